@@ -1,0 +1,3 @@
+from mdprop.cli import main
+
+main()

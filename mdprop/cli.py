@@ -1,0 +1,91 @@
+"""The `mdprop` command: look at results, check them, take a trained network away."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdprop.errors import reports_errors
+
+app = typer.Typer(
+    help="Deep metric learning with multiple batch norms: results and models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+METRICS = Path("report/metrics.json")
+PARAMS = Path("params.yaml")
+MetricsOption = Annotated[Path, typer.Option("--metrics", help="The metrics of a report.")]
+
+
+@app.command()
+def table(metrics: MetricsOption = METRICS) -> None:
+    """Print the table of methods and input distributions."""
+    import shutil
+
+    from mdprop.report.aggregate import read_summary
+    from mdprop.report.tables import terminal_table
+
+    summary = read_summary(metrics)
+    epsilons: dict[str, float] = {}
+    units = ""
+    if PARAMS.exists():
+        from mdprop.config import load_params
+
+        adversary = load_params(PARAMS).adversary
+        epsilons, units = adversary.sets, adversary.units
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    print(terminal_table(summary, epsilons, units, width))
+
+
+@app.command()
+def check(
+    baseline: Annotated[Path, typer.Option(help="The committed baseline, such as baselines/default.json.")],
+    metrics: MetricsOption = METRICS,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline instead of checking.")] = False,
+) -> None:
+    """Compare metrics with a baseline; exit code 1 where one fell beyond its tolerance."""
+    from mdprop import regression
+    from mdprop.files import read_json
+
+    values = read_json(metrics, "run `dvc repro`")
+    if update:
+        known = regression.read_baseline(baseline, patterns_only=True) if baseline.exists() else None
+        regression.write_baseline(baseline, regression.update(values, known))
+        print(f"wrote {baseline}")
+        return
+    expected = regression.read_baseline(baseline)
+    drops = regression.check(values, expected)
+    for note in regression.notes(values, expected):
+        print(f"note: {note}")
+    for drop in drops:
+        print(f"FAILED {drop}", file=sys.stderr)
+    if drops:
+        raise typer.Exit(1)
+    print(f"{metrics}: no metric fell below {baseline}")
+
+
+@app.command()
+def export(
+    model_dir: Annotated[Path, typer.Argument(help="A trained model, such as runs/mdprop/0/model.")],
+    out: Annotated[Path, typer.Argument(help="A .safetensors or .pth file.")],
+    branch: Annotated[str, typer.Option(help="The batch-norm branch to keep.")] = "clean",
+) -> None:
+    """Write one branch as a plain network's state dict."""
+    from mdprop.models import export_network
+
+    export_network(model_dir, out, branch)
+    print(f"wrote {out}")
+
+
+@reports_errors
+def main() -> None:
+    """The console script: exit code 2 for the user's mistakes, 1 for a failed check."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without ε or ±
+    app()

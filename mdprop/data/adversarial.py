@@ -1,0 +1,81 @@
+"""Sets of adversarial images on disk: float32, because a small epsilon vanishes in 8 bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mdprop.errors import DataError
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
+
+
+def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict[str, Any]) -> None:
+    """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
+
+    Columns: id and label (int64), image (C·H·W float32). The schema's metadata holds `settings` and
+    the images' shape as JSON, under "attack" and "shape".
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    writer = None
+    try:
+        for ids, labels, images in batches:
+            pixels = pa.array(images.cpu().contiguous().view(-1).numpy())
+            image = pa.FixedSizeListArray.from_arrays(pixels, images[0].numel())
+            batch = pa.record_batch([pa.array(ids.numpy()), pa.array(labels.numpy()), image], _NAMES)
+            if writer is None:
+                metadata = {"attack": json.dumps(settings), "shape": json.dumps(list(images.shape[1:]))}
+                writer = pa.ipc.new_file(str(partial), batch.schema.with_metadata(metadata))
+            writer.write_batch(batch)
+        if writer is None:
+            raise DataError(f"{path}: there are no images to attack")
+        writer.close()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_adversarial(path: str | Path) -> Iterator[Batch]:
+    """The batches of a set in the order and sizes that they were written; memory holds one."""
+    with _open(path) as reader:
+        shape = json.loads(reader.schema.metadata[b"shape"])
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
+            pixels = np.array(batch["image"].flatten())
+            yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
+
+
+def count_adversarial(path: str | Path) -> int:
+    """The number of record batches in a set."""
+    with _open(path) as reader:
+        return int(reader.num_record_batches)
+
+
+def attack_settings(path: str | Path) -> dict[str, Any]:
+    """How a set was made."""
+    with _open(path) as reader:
+        settings: dict[str, Any] = json.loads(reader.schema.metadata[b"attack"])
+        return settings
+
+
+_NAMES = ["id", "label", "image"]
+
+
+def _open(path: str | Path) -> pa.ipc.RecordBatchFileReader:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: run the attack stage first") from None
+    except (OSError, pa.ArrowInvalid):
+        raise DataError(f"{path} is truncated or no Arrow file: run the attack stage again") from None

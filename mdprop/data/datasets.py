@@ -1,0 +1,50 @@
+"""Prepared images for PyTorch: batches as (images [B, C, H, W] in [0, 1], labels [B])."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
+
+from mdprop.data.store import ImageStore
+from mdprop.data.transforms import apply_seeded
+
+
+class TrainImages(Dataset[tuple[Tensor, int]]):
+    """Augmented training images, by (row, seed of the augmentation)."""
+
+    def __init__(self, store: ImageStore, transform: v2.Transform) -> None:
+        self.store = store
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        row, seed = key
+        return apply_seeded(self.transform, self.store.image(row), seed), int(self.store.labels[row])
+
+
+def train_loader(images: TrainImages, sampler: Sampler[list[tuple[int, int]]], workers: int) -> DataLoader:
+    """Batches of the sampler's choice; the same ones whatever the number of workers."""
+    return DataLoader(
+        images,
+        batch_sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def load_images(store: ImageStore, rows: Sequence[int], transform: v2.Transform) -> Tensor:
+    """The images of some rows: [len(rows), C, H, W]."""
+    return torch.stack([transform(store.image(int(row))) for row in rows])
+
+
+def row_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    """`rows` in consecutive pieces of `batch_size` or fewer."""
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]

@@ -1,0 +1,70 @@
+"""Omniglot (Lake et al., 2015): 1,623 handwritten characters, each by 20 drawers."""
+
+from __future__ import annotations
+
+import http.client
+import tempfile
+import zipfile
+from pathlib import Path
+
+from mdprop.data.entries import Classes, Splits, hold_out, make_splits
+from mdprop.data.folder import class_entries, class_folders, existing_root, folder_entries
+from mdprop.errors import DataError, one_line
+
+TRAIN, TEST = "images_background", "images_evaluation"
+DOWNLOADED = "omniglot-py"  # the folder that torchvision makes
+LAYOUTS = f"{TRAIN}/<alphabet>/<character>/ and {TEST}/..., or train/<class>/ and test/<class>/"
+
+
+def omniglot_entries(root: str | Path, validation_classes: int, key: str = "datasets.<name>") -> Splits:
+    """Omniglot's characters; a class is "Alphabet/character01".
+
+    Layouts: images_background (train) and images_evaluation (test), in `root` or in
+    root/omniglot-py as torchvision lays them; or root/train/<class>/ and root/test/<class>/ (see
+    `folder_entries`). Where `root` is missing or empty, torchvision downloads it there.
+
+    validation_classes: how many of the training classes, the last ones, become "val".
+    key: the settings' place in params.yaml, for messages.
+
+    Raises `DataError` for an unknown layout, a failed download, and as `folder_entries` does.
+    """
+    path = Path(root).expanduser()
+    if not path.exists() or (path.is_dir() and not any(f for f in path.iterdir() if f.name[0] != ".")):
+        _download(path, key)
+    path = existing_root(path, key)
+    if class_folders(path / "train") or class_folders(path / "test"):
+        return folder_entries(path, validation_classes, key)
+    for parent in (path, path / DOWNLOADED):
+        if class_folders(parent / TRAIN) or class_folders(parent / TEST):
+            train, test = (_characters(parent / part, path) for part in (TRAIN, TEST))
+            return make_splits(*hold_out(train, validation_classes, key), test)
+    raise DataError(f"{path} is no Omniglot: put there {LAYOUTS}; or remove it, to download it")
+
+
+def _characters(part: Path, root: Path) -> Classes:
+    if not class_folders(part):
+        raise DataError(f"{part} is missing or has no alphabets: extract {part.name}.zip there")
+    names = {
+        f"{alphabet.name}/{character.name}": character
+        for alphabet in class_folders(part)
+        for character in class_folders(alphabet)
+    }
+    return {name: class_entries(folder, root, name) for name, folder in names.items()}
+
+
+def _download(root: Path, key: str) -> None:
+    """Both parts of Omniglot to root/omniglot-py; all of it or nothing."""
+    from torchvision.datasets import Omniglot
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+        try:
+            for background in (True, False):
+                Omniglot(scratch, background=background, download=True)
+        except (OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{key}.root = {root} is missing, and downloading Omniglot failed ({one_line(error)}): "
+                f"put there {LAYOUTS}"
+            ) from None
+        root.mkdir(exist_ok=True)
+        (Path(scratch) / DOWNLOADED).rename(root / DOWNLOADED)

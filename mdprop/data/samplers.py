@@ -1,0 +1,64 @@
+"""Which images make a training batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of `batch_size // images_per_class` different classes with `images_per_class` images each.
+
+    Classes are drawn at random, without replacement within a batch; the images of a class come
+    from a shuffled deck, so that they are all seen before one comes again. A class of fewer images
+    repeats some. An epoch is len(labels) // batch_size batches (at least one), drawn from
+    (seed, epoch).
+
+    (The authors draw classes with replacement.)
+
+    Yields lists of (row, seed of the row's augmentation). Raises `ValueError` when there are fewer
+    classes than a batch needs.
+    """
+
+    def __init__(self, labels: Sequence[int], batch_size: int, images_per_class: int, seed: int) -> None:
+        self.rows = [np.flatnonzero(np.asarray(labels) == c) for c in np.unique(labels)]
+        self.classes_per_batch = batch_size // images_per_class
+        if len(self.rows) < self.classes_per_batch:
+            raise ValueError(
+                f"a batch of {batch_size} with {images_per_class} images a class needs "
+                f"{self.classes_per_batch} classes, the training set has {len(self.rows)}"
+            )
+        self.images_per_class = images_per_class
+        self.batches = max(1, len(labels) // batch_size)
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        decks = [_Deck(rows, rng) for rows in self.rows]
+        for _ in range(self.batches):
+            classes = rng.choice(len(decks), self.classes_per_batch, replace=False)
+            rows = [row for c in classes for row in decks[c].deal(self.images_per_class)]
+            yield list(zip(rows, rng.integers(2**62, size=len(rows)).tolist(), strict=True))
+
+
+class _Deck:
+    """The images of a class, dealt in shuffled order, shuffled again when they run out."""
+
+    def __init__(self, rows: np.ndarray, rng: np.random.Generator) -> None:
+        self.rows, self.rng = rows, rng
+        self.left: list[int] = []
+
+    def deal(self, count: int) -> list[int]:
+        dealt: list[int] = []
+        while len(dealt) < count:
+            if not self.left:
+                self.left = self.rng.permutation(self.rows).tolist()
+            take = count - len(dealt)
+            dealt, self.left = dealt + self.left[:take], self.left[take:]
+        return dealt

@@ -1,0 +1,121 @@
+"""Prepared images in one memory-mapped Arrow file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from mdprop.data.images import decode
+from mdprop.errors import DataError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("label", pa.int64(), nullable=False),
+        pa.field("class_name", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("id", pa.int64(), nullable=False),
+    ]
+)
+BATCH_BYTES = 8 * 2**20
+BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a store: encoded bytes, label and id (both unique over the data set)."""
+
+    image: bytes
+    label: int
+    class_name: str
+    path: str
+    id: int
+
+
+def write_store(path: str | Path, rows: Iterable[Row], mode: str) -> None:
+    """Stream rows to an Arrow IPC file with the columns of `SCHEMA`; memory holds one batch of them.
+
+    mode: the one that readers get images in, "L" or "RGB"; kept in the schema's metadata.
+    The file gets its name when it is whole. The same rows give the same bytes.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    schema = SCHEMA.with_metadata({"mode": mode})
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in _batches(rows):
+                columns = [[getattr(row, name) for row in batch] for name in schema.names]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row.image)
+        if size >= BATCH_BYTES or len(batch) >= BATCH_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class ImageStore:
+    """The images of one split, read from a memory-mapped file that `write_store` made.
+
+    mode: "L" or "RGB".
+    labels, ids: int64 [N], unique over the whole data set.
+    class_names: the class of each label in this split.
+
+    Pickles as its path, so that every worker maps the file itself. Raises `DataError` for a file
+    that is missing, truncated or no store.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.file = Path(path)
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist: run dvc repro prepare") from None
+        except (OSError, pa.ArrowInvalid):
+            raise DataError(f"{path} is truncated or no Arrow file: run dvc repro prepare") from None
+        if not table.schema.equals(SCHEMA) or b"mode" not in (table.schema.metadata or {}):
+            raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
+        self.mode: str = table.schema.metadata[b"mode"].decode()
+        self._images, self._paths = table["image"], table["path"]
+        self.labels: NDArray[np.int64] = np.array(table["label"], dtype=np.int64)
+        self.ids: NDArray[np.int64] = np.array(table["id"], dtype=np.int64)
+        labels, first = np.unique(self.labels, return_index=True)
+        names = table["class_name"].take(pa.array(first)).to_pylist()
+        self.class_names: dict[int, str] = dict(zip(labels.tolist(), names, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
+        return ImageStore, (self.file,)
+
+    def image(self, index: int) -> Image.Image:
+        """One image in the store's mode; raises `DataError` where its bytes are damaged."""
+        try:
+            return decode(self._images[index].as_buffer(), self.mode)
+        except DataError:
+            raise DataError(
+                f"{self.file} is damaged (row {index}, {self.path(index)}): run dvc repro prepare"
+            ) from None
+
+    def path(self, index: int) -> str:
+        """The path of one image, as users know it."""
+        return str(self._paths[index])

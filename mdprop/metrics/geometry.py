@@ -1,0 +1,82 @@
+"""The shape of the embedding space: density of the classes, decay of the spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdprop.metrics._inputs import Array, as_embeddings, as_labels
+
+Matrix = NDArray[np.float64]
+
+
+def embedding_density(embeddings: Array, labels: Array) -> dict[str, float]:
+    """Mean cosine distances within and between classes.
+
+    embeddings: [N, D]; labels: [N] integers.
+    Returns {"intra", "inter", "ratio"}:
+    intra: mean over the classes of the mean cosine distance between two different images of one;
+    inter: mean cosine distance between the centres of two different classes, a centre being the mean of
+    the class's embeddings; ratio: intra / inter, an inter below 1e-8 taken as 1e-8.
+
+    A class of one image has no distance and stays out of intra. (The authors give it the larger of the
+    first two classes' values.) A vector of zeros has a cosine of 0 to everything. O(N D): the sum over all
+    pairs follows from the sum of the vectors.
+
+    Raises `ValueError` for empty inputs, lengths that do not match, fewer than two classes, and when no
+    class has two images.
+    """
+    vectors = as_embeddings(embeddings).astype(np.float64)
+    labels = as_labels(labels, len(vectors))
+    order = np.argsort(labels, kind="stable")
+    vectors = vectors[order]
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    if len(counts) < 2 or counts.max() < 2:
+        raise ValueError("density needs two classes, and a class with two images")
+
+    centres = _unit(np.add.reduceat(vectors, starts))
+    inter = 1 - _mean_product(centres.sum(0)[None], np.square(centres).sum()[None], np.array([len(centres)]))
+    vectors = _unit(vectors)
+    squares = np.add.reduceat(np.square(vectors).sum(1), starts)
+    several = counts > 1
+    intra = 1 - _mean_product(np.add.reduceat(vectors, starts)[several], squares[several], counts[several])
+    return {
+        "intra": float(intra.mean()),
+        "inter": float(inter[0]),
+        "ratio": float(intra.mean() / max(inter[0], 1e-8)),
+    }
+
+
+def spectral_decay(embeddings: Array, *, skip: int = 1) -> float:
+    """KL divergence of the normalised singular values of the embeddings [N, D] from uniform, in nats.
+
+    0 is a flat spectrum. The `skip` largest values are left out: skip=1 is the authors'
+    rho_spectrum@2, skip=0 their rho_spectrum@1. Of min(N, D) values the D-th is left out too, as in
+    theirs, which take D - 1 of them. Values are floored at float32's precision times the largest, so
+    that a dimension that nothing uses gives a large number, not infinity or noise.
+
+    Raises `ValueError` for empty or all-zero inputs and when nothing is left of the spectrum.
+    """
+    vectors = as_embeddings(embeddings)
+    if skip < 0:
+        raise ValueError(f"skip must be 0 or more, not {skip}")
+    values = np.linalg.svd(vectors.astype(np.float64), compute_uv=False)[: vectors.shape[1] - 1]
+    if len(values) <= skip or values[0] == 0:
+        raise ValueError(f"embeddings {list(vectors.shape)} have no spectrum to measure beyond skip={skip}")
+    kept = np.maximum(values, values[0] * np.finfo(np.float32).eps)[skip:]
+    return float(np.log(kept.mean()) - np.log(kept).mean())
+
+
+def _unit(vectors: Matrix) -> Matrix:
+    """Rows [N, D] divided by their norm; a row of zeros stays."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
+
+
+def _mean_product(sums: Matrix, squares: Matrix, counts: NDArray[np.int64]) -> Matrix:
+    """Mean inner product of two different vectors of each group.
+
+    sums: [C, D] of the vectors of a group; squares: [C], sum of their squared norms; counts: [C].
+    """
+    products: Matrix = (np.square(sums).sum(1) - squares) / (counts * (counts - 1))
+    return products

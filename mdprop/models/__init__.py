@@ -1,0 +1,7 @@
+"""Backbone and embedding head: building, saving, loading, export."""
+
+from mdprop.models.build import build_model
+from mdprop.models.embedder import Embedder
+from mdprop.models.files import export_network, load_model, save_model
+
+__all__ = ["Embedder", "build_model", "export_network", "load_model", "save_model"]

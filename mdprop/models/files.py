@@ -1,0 +1,87 @@
+"""Models on disk: weights of every branch as safetensors, and what they are as JSON beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mdprop.distributions import CLEAN
+from mdprop.errors import ModelError
+from mdprop.layers import extract_branch, multi_batchnorms
+from mdprop.models.build import build_model
+from mdprop.models.embedder import Embedder
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+def save_model(model: Embedder, folder: str | Path, *, backbone: str, embedding_dim: int, **details: Any) -> None:
+    """Write `folder`/model.safetensors and model.json.
+
+    model.json holds what `load_model` needs to build the network (backbone, embedding_dim,
+    branches, mean, std) and `details`: parameters and provenance.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    norms = multi_batchnorms(model)
+    build = {
+        "backbone": backbone,
+        "embedding_dim": embedding_dim,
+        "branches": list(norms[0].branches) if norms else [CLEAN],
+        "mean": [round(v, 6) for v in model.mean.flatten().tolist()],
+        "std": [round(v, 6) for v in model.std.flatten().tolist()],
+    }
+    state = {key: value.contiguous() for key, value in model.network.state_dict().items()}
+    weights = folder / (WEIGHTS + ".part")
+    save_file(state, weights)
+    weights.replace(folder / WEIGHTS)
+    description = folder / (DESCRIPTION + ".part")
+    description.write_text(json.dumps({"build": build, **details}, indent=2, sort_keys=True) + "\n")
+    description.replace(folder / DESCRIPTION)
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedder:
+    """The network that `save_model` wrote, every branch, in eval mode. Raises `ModelError`."""
+    folder = Path(folder)
+    try:
+        build = json.loads((folder / DESCRIPTION).read_text())["build"]
+        state = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise ModelError(f"no model in {folder}: {error.filename} is missing; train it first") from None
+    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be read ({error}); train it again") from None
+    model = build_model(**build)
+    try:
+        model.network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit its model.json: {error}") from None
+    return model.to(device).eval()
+
+
+def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> None:
+    """Write one branch as a plain state dict, which the unconverted network loads.
+
+    For a torchvision backbone: `torchvision.models.get_model(name, num_classes=embedding_dim)`
+    loads it; the network takes normalised images and its output is not L2-normalised.
+    out: a .safetensors or .pth file.
+    """
+    out = Path(out)
+    if out.suffix not in (".safetensors", ".pth"):
+        raise ModelError(f"{out}: write to a .safetensors or a .pth file")
+    try:
+        network = extract_branch(load_model(folder).network, branch)
+    except ValueError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    if out.suffix == ".pth":
+        torch.save(state, part)
+    else:
+        save_file(state, part)
+    part.replace(out)

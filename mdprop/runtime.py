@@ -1,0 +1,127 @@
+"""What runs where: progress, hardware and provenance."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, TypeVar
+
+from rich import progress
+from rich.console import Console
+from rich.text import Text
+
+from mdprop.errors import ParameterError, one_line
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Pass items on and show on standard error how far they are, their rate and the time left.
+
+    A bar on a terminal; elsewhere a line every ten seconds or so, and one at the end.
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    show = _bar if sys.stderr.isatty() else _lines
+    yield from show(iterable, description, total)
+
+
+class _Rate(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.1f}/s")
+
+
+def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        _Rate(),
+        progress.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        yield from bar.track(iterable, total=total, description=description)
+
+
+def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    start = last = time.monotonic()
+    done = 0
+    for item in iterable:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES and done != total:
+            last = now
+            print(_line(description, done, total, now - start), file=sys.stderr, flush=True)
+    print(_line(description, done, total, time.monotonic() - start), file=sys.stderr, flush=True)
+
+
+def _line(description: str, done: int, total: int | None, seconds: float) -> str:
+    """
+    >>> _line("preparing cub", 500, 2000, 10.0)
+    'preparing cub: 500/2000, 50.0/s, 30 s left'
+    """
+    rate = done / max(seconds, 1e-9)
+    if total is None or done >= total:
+        return f"{description}: {done} in {seconds:.1f} s, {rate:.1f}/s"
+    left = f", {(total - done) / rate:.0f} s left" if done else ""
+    return f"{description}: {done}/{total}, {rate:.1f}/s{left}"
+
+
+def device() -> torch.device:
+    """`$MDPROP_DEVICE`, else the GPU where there is one, else the CPU.
+
+    Hardware comes from the environment, never from params.yaml, so that results cached on one
+    machine hold on another. Raises `ParameterError` for a device that is not there.
+    """
+    import torch
+
+    name = os.environ.get("MDPROP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = one_line(error).split(". ")[0]
+        raise ParameterError(f"MDPROP_DEVICE={name}: {reason}; use cpu, cuda or cuda:<number>") from None
+
+
+def workers() -> int:
+    """Processes that decode images: `$MDPROP_WORKERS`, else 0, which decodes in the main process."""
+    value = os.environ.get("MDPROP_WORKERS") or "0"
+    if not value.isdigit():
+        raise ParameterError(f"MDPROP_WORKERS={value}: a number from 0 is needed")
+    return int(value)
+
+
+def provenance() -> dict[str, str]:
+    """What made a result: versions, the commit and the kind of hardware. No clock, no host name."""
+    import platform
+
+    import torch
+
+    import mdprop
+
+    return {
+        "mdprop": mdprop.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """The commit of the working directory, with + where it has changes; "unknown" without git."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,1 @@
+"""The stages of dvc.yaml: read parameters, call the library, write outputs."""

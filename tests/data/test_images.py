@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from mdprop.data.images import decode, open_image, orientation, to_mode
+from mdprop.errors import DataError
+
+COLOURS = (
+    np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 120, 40]]], np.uint8).repeat(8, 0).repeat(8, 1)
+)
+GREYS = np.array([[0, 60], [130, 255]], np.uint8).repeat(8, 0).repeat(8, 1)
+PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+def pixels(data: bytes, mode: str) -> np.ndarray:
+    image = decode(data, mode)
+    assert image.mode == mode
+    return np.asarray(image).astype(int)
+
+
+def luma(colours: np.ndarray) -> np.ndarray:
+    return colours @ [0.299, 0.587, 0.114]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_colours(kind: str) -> None:
+    data = encode(Image.fromarray(COLOURS), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(pixels(data, "RGB"), COLOURS)
+    np.testing.assert_allclose(pixels(data, "L"), luma(COLOURS), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
+def test_grey(kind: str) -> None:
+    data = encode(Image.fromarray(GREYS), kind)
+    np.testing.assert_array_equal(pixels(data, "L"), GREYS)
+    np.testing.assert_array_equal(pixels(data, "RGB"), np.stack([GREYS] * 3, -1))
+
+
+def test_one_bit() -> None:
+    data = encode(Image.fromarray(GREYS > 100), "PNG")
+    np.testing.assert_array_equal(pixels(data, "L"), (GREYS > 100) * 255)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bits_are_scaled(kind: str) -> None:
+    deep = np.array([[0, 128, 129, 257], [32896, 65278, 65406, 65535]], np.uint16)
+    np.testing.assert_array_equal(
+        pixels(encode(Image.fromarray(deep), kind), "L"), [[0, 0, 1, 1], [128, 254, 254, 255]]
+    )
+
+
+def test_big_endian_16_bits_are_scaled() -> None:
+    image = Image.frombytes("I;16B", (2, 1), struct.pack(">HH", 257 * 7, 65535))
+    np.testing.assert_array_equal(np.asarray(to_mode(image, "L")), [[7, 255]])
+
+
+@pytest.mark.parametrize(
+    "image", [np.array([[0.5]], np.float32), np.array([[70000]], np.int32), np.array([[-1]], np.int32)]
+)
+def test_pixels_of_unknown_range_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(DataError, match="pixels beyond 16 bits"):
+        pixels(encode(Image.fromarray(image), "TIFF"), "L")
+
+
+def test_lab() -> None:
+    lab = Image.merge(
+        "LAB", [Image.new("L", (4, 4), value) for value in (138, 166, 174)]
+    )  # (200, 100, 50) in RGB
+    data = encode(lab, "TIFF")
+    np.testing.assert_allclose(pixels(data, "RGB"), np.full((4, 4, 3), [200, 100, 50]), atol=3)
+    np.testing.assert_allclose(pixels(data, "L"), 124, atol=3)
+
+
+def test_pixels_of_unknown_range_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    Image.new("F", (4, 4)).save(path)
+    with pytest.raises(
+        DataError, match=rf"^image {path} has pixels beyond 16 bits \(mode F\): save it with 8"
+    ):
+        to_mode(open_image(path), "RGB")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palette(kind: str) -> None:
+    data = encode(Image.fromarray(COLOURS).quantize(4), kind)
+    assert Image.open(io.BytesIO(data)).mode == "P"
+    np.testing.assert_allclose(pixels(data, "RGB"), COLOURS, atol=2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_transparent_palette_colour_becomes_white(kind: str) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    data = encode(image, kind, transparency=0)
+    np.testing.assert_array_equal(pixels(data, "RGB"), [[[255, 255, 255], [200, 100, 50]]])
+    assert pixels(data, "L")[0, 0] == 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparency_is_laid_over_white(kind: str) -> None:
+    rgba = np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [200, 0, 0, 51]]], np.uint8)
+    data = encode(
+        Image.fromarray(rgba), kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {})
+    )
+    np.testing.assert_allclose(pixels(data, "RGB"), [[[255] * 3, [0] * 3, [244, 204, 204]]], atol=1)
+
+
+def test_grey_with_transparency() -> None:
+    grey = np.array([[[0, 0], [0, 255], [100, 51]]], np.uint8)
+    np.testing.assert_allclose(
+        pixels(encode(Image.fromarray(grey, "LA"), "PNG"), "L"), [[255, 0, 224]], atol=1
+    )
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 60), ("RGB", (255, 0, 0))])
+def test_a_transparent_colour_key_becomes_white(mode: str, key: Any) -> None:
+    source = GREYS if mode == "L" else COLOURS
+    read = pixels(encode(Image.fromarray(source), "PNG", transparency=key), mode)
+    matches = np.all(source.reshape(16, 16, -1) == key, axis=-1)
+    assert matches.any()
+    assert (read[matches] == 255).all()
+    np.testing.assert_array_equal(read[~matches], source[~matches])
+
+
+def test_cmyk_jpeg_is_not_inverted() -> None:
+    # Pillow writes CMYK as Adobe does: inverted, with Adobe's marker.
+    data = encode(Image.fromarray(COLOURS).convert("CMYK"), "JPEG", quality=100, subsampling=0)
+    assert b"Adobe" in data
+    np.testing.assert_allclose(pixels(data, "RGB"), COLOURS, atol=12)
+
+
+def test_cmyk_tiff() -> None:
+    data = encode(Image.fromarray(COLOURS).convert("CMYK"), "TIFF")
+    np.testing.assert_array_equal(pixels(data, "RGB"), COLOURS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif_rotation(kind: str, turn: int) -> None:
+    image = Image.fromarray(COLOURS[:, :24])
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+    data = encode(image, kind, exif=exif, **options)
+    marked = image.copy()
+    marked.getexif()[0x0112] = turn
+    upright = ImageOps.exif_transpose(marked)
+    read = decode(data, "RGB")
+    assert read.size == upright.size
+    np.testing.assert_allclose(
+        np.asarray(read).astype(int), np.asarray(upright).astype(int), atol=3 if kind == "JPEG" else 0
+    )
+
+
+def test_broken_exif_leaves_an_image_readable() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for exif in (
+            b"Exif\0\0MM\0*\xff\xff\xff\xff",
+            b"Exif\0\0garbage",
+            b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01",
+        ):
+            data = encode(Image.fromarray(GREYS), "JPEG", exif=exif, quality=100)
+            assert orientation(Image.open(io.BytesIO(data))) == 1
+            np.testing.assert_allclose(pixels(data, "L"), GREYS, atol=2)
+
+
+def test_an_image_that_fits_is_returned_as_it_is() -> None:
+    image = Image.fromarray(GREYS)
+    assert to_mode(image, "L") is image
+
+
+def test_other_modes_are_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="mode must be L or RGB, not CMYK"):
+        to_mode(Image.fromarray(GREYS), "CMYK")
+
+
+def test_open_image_keeps_format_and_file_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(GREYS).save(path)
+    image = open_image(path)
+    assert (image.format, image.mode, image.filename) == ("PNG", "L", str(path))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_image_is_named(tmp_path: Path, kind: str, share: float) -> None:
+    data = encode(Image.fromarray(PHOTO), kind)
+    path = tmp_path / "half.img"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DataError, match=rf"^image {path} is .*: replace or remove it$") as caught:
+        open_image(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is an empty file: replace or remove it"),
+        (b"<svg/>", "is corrupt or of no known format: replace or remove it"),
+        (encode(Image.fromarray(PHOTO), "PNG").replace(b"IDAT", b"IDXT"), "is corrupt or of no known format"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"^image {path} {message}"):
+        open_image(path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=rf"^image {tmp_path}/gone.png cannot be read \(No such file or directory\)"
+    ):
+        open_image(tmp_path / "gone.png")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    Image.new("L", (50, 50)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(DataError, match=rf"^image {path} is too large .*: scale it down or remove it$"):
+        open_image(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP"]), st.data())
+def test_damaged_bytes_are_an_image_or_a_data_error(kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(encode(Image.fromarray(PHOTO[:8, :8]), kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = decode(bytes(damaged), "RGB")
+        except DataError as error:
+            assert "\n" not in str(error)
+        else:
+            assert image.mode == "RGB"

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import mdprop.data.glyphs
+import mdprop.data.prepare
+from mdprop.data.entries import Entry
+from mdprop.data.images import decode
+from mdprop.data.prepare import encode_entry, prepare
+from mdprop.data.store import ImageStore
+from mdprop.errors import DataError
+
+MakeClasses = Callable[..., None]
+SPLITS = ("train", "val", "test")
+
+
+def folder_settings(root: Path, **changes: Any) -> SimpleNamespace:
+    values = {"reader": "folder", "root": str(root), "validation_classes": 1, "mode": "L", "resize": 6}
+    return SimpleNamespace(**{**values, **changes})
+
+
+def photo(width: int, height: int, channels: int = 3) -> Image.Image:
+    rng = np.random.default_rng(width * height)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, channels)).astype(np.uint8).squeeze())
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(tmp_path: Path) -> tuple[bytes, str]:
+    """The bytes and the format of the first image of a prepared data set."""
+    with pa.memory_map(str(tmp_path / "out" / "train.arrow")) as source:
+        data = pa.ipc.open_file(source).read_all()["image"][0].as_py()
+    return data, "PNG" if data.startswith(b"\x89PNG") else "JPEG"
+
+
+@pytest.fixture
+def root(tmp_path: Path, make_classes: MakeClasses) -> Path:
+    make_classes(tmp_path / "raw", ["a", "b", "c", "d", "e", "f"], images=3)
+    return tmp_path / "raw"
+
+
+def prepare_first(
+    tmp_path: Path, root: Path, image: Image.Image, name: str, save: dict[str, Any], **changes: Any
+) -> bytes:
+    """Prepare a data set that begins with `image`; return the bytes of the file as it was."""
+    image.save(root / "a" / name, **save)
+    prepare("x", folder_settings(root, **changes), tmp_path / "out")
+    return (root / "a" / name).read_bytes()
+
+
+def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
+    manifest = prepare("x", folder_settings(root), tmp_path / "out")
+    stores = {split: ImageStore(tmp_path / "out" / f"{split}.arrow") for split in SPLITS}
+    assert {s: list(store.class_names.items()) for s, store in stores.items()} == {
+        "train": [(0, "a"), (1, "b")],
+        "val": [(2, "c")],
+        "test": [(3, "d"), (4, "e"), (5, "f")],
+    }
+    assert [i for s in SPLITS for i in stores[s].ids] == list(range(18))
+    for store in stores.values():
+        for row in range(len(store)):
+            original = Image.open(root / store.path(row))
+            np.testing.assert_array_equal(np.asarray(store.image(row)), np.asarray(original))
+            assert store.path(row).startswith(store.class_names[int(store.labels[row])])
+    digests = [manifest["splits"][split].pop("sha256") for split in SPLITS]
+    assert len({*digests}) == 3
+    assert manifest == {
+        "name": "x",
+        "settings": {
+            "reader": "folder",
+            "root": str(root),
+            "validation_classes": 1,
+            "mode": "L",
+            "resize": 6,
+        },
+        "splits": {
+            split: {
+                "images": 3 * classes,
+                "classes": classes,
+                "min_images_per_class": 3,
+                "max_images_per_class": 3,
+            }
+            for split, classes in zip(SPLITS, (2, 1, 3), strict=True)
+        },
+    }
+
+
+def test_the_manifest_is_what_is_returned(tmp_path: Path, root: Path) -> None:
+    (root / "b" / "0.png").unlink()
+    manifest = prepare("x", folder_settings(root, validation_classes=0), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+    assert manifest["splits"]["train"]["min_images_per_class"] == 2
+    assert manifest["splits"]["val"]["images"] == manifest["splits"]["val"]["max_images_per_class"] == 0
+    assert len(ImageStore(tmp_path / "out" / "val.arrow")) == 0
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path: Path, root: Path) -> None:
+    for out in ("one", "two"):
+        prepare("x", folder_settings(root, resize=9), tmp_path / out)
+    for file in ("train.arrow", "val.arrow", "test.arrow", "manifest.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_the_digest_follows_the_content(tmp_path: Path, root: Path) -> None:
+    before = prepare("x", folder_settings(root), tmp_path / "out")["splits"]
+    Image.new("L", (8, 6), 1).save(root / "f" / "0.png")
+    after = prepare("x", folder_settings(root), tmp_path / "out")["splits"]
+    assert {s: before[s]["sha256"] == after[s]["sha256"] for s in SPLITS} == {
+        "train": True,
+        "val": True,
+        "test": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [("0.jpg", {"quality": 60}), ("0.png", {"compress_level": 1}), ("0.JPEG", {"progressive": True})],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_an_image_that_fits_keeps_its_bytes(
+    tmp_path: Path, root: Path, name: str, save: dict[str, Any], mode: str
+) -> None:
+    source = prepare_first(tmp_path, root, photo(24, 18, len(mode)), name, save, mode=mode, resize=18)
+    assert encoded(tmp_path)[0] == source
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "save"),
+    [
+        (photo(24, 18).convert("L"), "0.jpg", {}),  # mode
+        (photo(24, 20), "0.jpg", {}),  # size
+        (
+            photo(24, 18),
+            "0.jpg",
+            {"exif": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0"},
+        ),
+        (photo(24, 18), "0.png", {"transparency": (255, 0, 0)}),
+        (photo(24, 18), "0.bmp", {}),  # format
+    ],
+)
+def test_an_image_that_does_not_fit_is_encoded_anew(
+    tmp_path: Path, root: Path, image: Image.Image, name: str, save: dict[str, Any]
+) -> None:
+    source = prepare_first(tmp_path, root, image, name, save, mode="RGB", resize=18)
+    data, kind = encoded(tmp_path)
+    assert data != source
+    assert kind == ("JPEG" if name == "0.jpg" else "PNG")
+    assert ImageStore(tmp_path / "out" / "train.arrow").image(0).mode == "RGB"
+
+
+def test_jpegs_are_stored_with_full_chroma_and_high_quality(tmp_path: Path, root: Path) -> None:
+    prepare_first(
+        tmp_path, root, photo(60, 48), "0.jpg", {"quality": 98, "subsampling": 0}, mode="RGB", resize=24
+    )
+    stored = ImageStore(tmp_path / "out" / "train.arrow").image(0)
+    expected = Image.open(root / "a" / "0.jpg").resize((30, 24), Image.Resampling.BICUBIC)
+    assert stored.layer[0][1:3] == (1, 1)  # the sampling factors of luma
+    np.testing.assert_allclose(np.asarray(stored).astype(int), np.asarray(expected).astype(int), atol=12)
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"), [((40, 20), (20, 10)), ((20, 41), (10, 20)), ((5, 4), (12, 10)), ((10, 10), (10, 10))]
+)
+def test_the_short_side_is_resized(
+    tmp_path: Path, root: Path, size: tuple[int, int], stored: tuple[int, int]
+) -> None:
+    image = photo(*size, 1)
+    prepare_first(tmp_path, root, image, "0.png", {}, resize=10)
+    read = ImageStore(tmp_path / "out" / "train.arrow").image(0)
+    assert read.size == stored
+    np.testing.assert_array_equal(
+        np.asarray(read), np.asarray(image.resize(stored, Image.Resampling.BICUBIC))
+    )
+
+
+def test_resizing_does_not_alias() -> None:
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
+    data = encode_entry(Entry("a", "a/0", lambda: stripes), "L", 8)
+    assert np.ptp(np.asarray(decode(data, "L")).astype(int)) < 10
+
+
+def test_an_elongated_image_is_refused(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^image a/0.png of 2000x1 pixels is too elongated .*: crop or remove it$"
+    ):
+        prepare_first(tmp_path, root, Image.new("L", (2000, 1)), "0.png", {}, resize=64)
+
+
+def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"train": "AB", "val": "ΔΛ", "test": "ԱԲ"}
+    characters = {split: [("SCRIPT", char) for char in few[split]] for split in few}
+    monkeypatch.setattr(mdprop.data.glyphs, "characters", lambda: characters)
+    settings = SimpleNamespace(
+        reader="glyphs", seed=3, images_per_class=2, difficulty=1.0, mode="RGB", resize=16
+    )
+    manifest = prepare("glyphs", settings, tmp_path / "out")
+    assert {split: manifest["splits"][split]["images"] for split in SPLITS} == {
+        "train": 4,
+        "val": 4,
+        "test": 4,
+    }
+    drawn = np.asarray(mdprop.data.glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
+    stored = np.asarray(ImageStore(tmp_path / "out" / "test.arrow").image(1))
+    np.testing.assert_array_equal(stored, np.stack([drawn] * 3, -1))
+
+
+def test_omniglot_is_packed(tmp_path: Path, make_classes: MakeClasses) -> None:
+    make_classes(tmp_path / "raw" / "images_background", ["G/character01", "G/character02", "L/character01"])
+    make_classes(tmp_path / "raw" / "images_evaluation", ["A/character01", "A/character02"])
+    prepare("o", folder_settings(tmp_path / "raw", reader="omniglot"), tmp_path / "out")
+    assert ImageStore(tmp_path / "out" / "val.arrow").class_names == {2: "L/character01"}
+
+
+def test_an_unknown_reader(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^datasets\.x\.reader = zip: known are glyphs, folder, omniglot$"):
+        prepare("x", folder_settings(tmp_path, reader="zip"), tmp_path / "out")
+
+
+def test_a_missing_root_names_the_key(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"^datasets\.birds\.root = {tmp_path}/gone does not exist"):
+        prepare("birds", folder_settings(tmp_path / "gone"), tmp_path / "data" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corrupt_image_leaves_what_was_there(tmp_path: Path, root: Path) -> None:
+    prepare("x", folder_settings(root), tmp_path / "out")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    (root / "e" / "1.png").write_bytes((root / "e" / "1.png").read_bytes()[:50])
+    for out in ("out", "other"):
+        with pytest.raises(DataError, match=rf"^image {root}/e/1.png is "):
+            prepare("x", folder_settings(root), tmp_path / out)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_an_old_result_is_replaced(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old.txt").touch()
+    prepare("x", folder_settings(root), tmp_path / "out")
+    files = ["manifest.json", "test.arrow", "train.arrow", "val.arrow"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        DataError, match=rf"^{tmp_path}/file/out cannot be written \(.*\): free space or check"
+    ):
+        prepare("x", folder_settings(root), tmp_path / "file" / "out")
+
+
+def test_images_read_ahead_are_few(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    most = 0
+
+    def watched(entry: Entry, mode: str, resize: int) -> bytes:
+        read.append(entry.path)
+        return encode_entry(entry, mode, resize)
+
+    def slow_track(images: Any, description: str, total: int) -> Any:
+        nonlocal most
+        for done, image in enumerate(images):
+            most = max(most, len(read) - done)
+            yield image
+        read.clear()
+
+    monkeypatch.setattr(mdprop.data.prepare, "encode_entry", watched)
+    monkeypatch.setattr(mdprop.data.prepare, "track", slow_track)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    prepare("x", folder_settings(root), tmp_path / "out")
+    assert 1 <= most <= 4

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from operator import eq
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+from mdprop.metrics import (
+    class_sizes,
+    map_from_neighbours,
+    mean_average_precision,
+    nearest_neighbours,
+    recall_at_k,
+    recall_from_neighbours,
+)
+
+KS = [1, 2, 4, 8]
+
+
+def ranked(queries, q, gallery, own):
+    """Gallery rows by (distance, row), without those of the query's own image."""
+    distance = np.square(np.asarray(gallery, np.float64) - queries[q]).sum(1)
+    return [g for g in np.argsort(distance, kind="stable") if not own(q, g)]
+
+
+def naive_recall(ranking, labels, gallery_labels, k):
+    hit = [any(gallery_labels[g] == labels[q] for g in row[:k]) for q, row in enumerate(ranking)]
+    return sum(hit) / len(hit)
+
+
+def naive_map(ranking, labels, gallery_labels, depth):
+    scores = []
+    for q, row in enumerate(ranking):
+        relevant = sum(label == labels[q] for label in gallery_labels)
+        found, score = 0, 0.0
+        for i, g in enumerate(row[: relevant if depth == "R" else depth], start=1):
+            if gallery_labels[g] == labels[q]:
+                found += 1
+                score += found / i
+        scores.append(score / relevant if relevant else 0.0)
+    return sum(scores) / len(scores)
+
+
+@st.composite
+def labelled(draw, most=25):
+    """Embeddings full of identical images, with labels that hold classes of one image."""
+    count = draw(st.integers(1, most))
+    embeddings = draw(arrays(np.float32, (count, 2), elements=st.integers(-2, 2).map(float)))
+    return embeddings, draw(arrays(np.int64, count, elements=st.integers(0, 4)))
+
+
+@pytest.mark.parametrize("k", KS)
+def test_recall_is_the_authors(golden, k):
+    assert recall_at_k(golden["features"], golden["labels"], [k]) == {k: golden[f"recall_at_{k}"]}
+
+
+@pytest.mark.parametrize(("depth", "name"), [("R", "mAP_c"), (1000, "mAP_1000"), (1023, "mAP_lim")])
+def test_map_is_the_authors(golden, depth, name):
+    value = mean_average_precision(golden["features"], golden["labels"], depth=depth)
+    assert value == pytest.approx(float(golden[name]), rel=2e-6)
+
+
+@given(labelled(), st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_recall_equals_a_loop(data, ks):
+    embeddings, labels = data
+    ranking = [ranked(embeddings, q, embeddings, eq) for q in range(len(labels))]
+    assert recall_at_k(embeddings, labels, ks) == {
+        k: pytest.approx(naive_recall(ranking, labels, labels, k)) for k in ks
+    }
+
+
+@given(labelled(), st.just("R") | st.integers(1, 30))
+def test_map_equals_a_loop(data, depth):
+    embeddings, labels = data
+    ranking = [ranked(embeddings, q, embeddings, eq) for q in range(len(labels))]
+    expected = naive_map(ranking, labels, labels, depth)
+    assert mean_average_precision(embeddings, labels, depth=depth) == pytest.approx(expected)
+
+
+@given(labelled(10), labelled(), st.just("R") | st.integers(1, 30), st.data())
+def test_a_gallery_equals_a_loop(queries, gallery, depth, data):
+    (queries, labels), (gallery, gallery_labels) = queries, gallery
+    ids = data.draw(arrays(np.int64, len(labels), elements=st.integers(0, 9)))
+    gallery_ids = data.draw(arrays(np.int64, len(gallery_labels), elements=st.integers(0, 9)))
+    ranking = [ranked(queries, q, gallery, lambda q, g: ids[q] == gallery_ids[g]) for q in range(len(labels))]
+    given = {
+        "gallery": gallery, "gallery_labels": gallery_labels, "gallery_ids": gallery_ids, "ids": ids,
+    }  # fmt: skip
+    expected = naive_map(ranking, labels, gallery_labels, depth)
+    assert mean_average_precision(queries, labels, depth=depth, **given) == pytest.approx(expected)
+    expected = {k: pytest.approx(naive_recall(ranking, labels, gallery_labels, k)) for k in (1, 5)}
+    assert recall_at_k(queries, labels, (1, 5), **given) == expected
+
+
+@given(labelled(), st.just("R") | st.integers(1, 30))
+def test_a_set_as_its_own_gallery_changes_nothing(data, depth):
+    embeddings, labels = data
+    ids = np.arange(len(labels))
+    itself = {"gallery": embeddings, "gallery_labels": labels, "gallery_ids": ids, "ids": ids}
+    assert recall_at_k(embeddings, labels, KS, **itself) == recall_at_k(embeddings, labels, KS)
+    assert mean_average_precision(embeddings, labels, depth=depth, **itself) == mean_average_precision(
+        embeddings, labels, depth=depth
+    )
+
+
+@settings(max_examples=20)
+@given(labelled(), st.permutations(range(5)))
+def test_names_of_classes_do_not_matter(data, names):
+    embeddings, labels = data
+    renamed = 100 - np.array(names)[labels]
+    assert recall_at_k(embeddings, renamed, KS) == recall_at_k(embeddings, labels, KS)
+    assert mean_average_precision(embeddings, renamed) == mean_average_precision(embeddings, labels)
+
+
+def test_agrees_with_pytorch_metric_learning():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(12, 16))
+    labels, gallery_labels = rng.integers(0, 12, 90), np.r_[np.arange(12), rng.integers(0, 12, 188)]
+    queries = torch.tensor(centres[labels] + 2 * rng.normal(size=(90, 16)), dtype=torch.float32)
+    gallery = torch.tensor(centres[gallery_labels] + 2 * rng.normal(size=(200, 16)), dtype=torch.float32)
+    theirs = AccuracyCalculator(
+        include=("precision_at_1", "mean_average_precision_at_r", "mean_average_precision"), k=200
+    ).get_accuracy(
+        queries, torch.tensor(labels), gallery, torch.tensor(gallery_labels), ref_includes_query=False
+    )
+    given = {"gallery": gallery, "gallery_labels": gallery_labels}
+    assert recall_at_k(queries, labels, [1], **given)[1] == pytest.approx(theirs["precision_at_1"])
+    for depth, name in (("R", "mean_average_precision_at_r"), (200, "mean_average_precision")):
+        ours = mean_average_precision(queries, labels, depth=depth, **given)
+        assert ours == pytest.approx(theirs[name], rel=1e-6)
+
+
+def test_one_search_serves_all_measures(golden):
+    x, y = golden["features"], golden["labels"]
+    neighbours = nearest_neighbours(x, 200)
+    assert recall_from_neighbours(neighbours, y, KS) == recall_at_k(x, y, KS)
+    for depth in ("R", 1, 50, 200):
+        assert map_from_neighbours(neighbours, y, depth=depth) == mean_average_precision(x, y, depth=depth)
+
+
+def test_identical_images_of_other_classes():
+    """The authors drop the first neighbour, which here may be the other image."""
+    embeddings = [[1.0, 0.0], [1.0, 0.0], [0.8, 0.6], [0.8, 0.6]]
+    assert recall_at_k(embeddings, [0, 1, 0, 1], [1, 2]) == {1: 0.0, 2: 0.5}
+    assert recall_at_k(embeddings, [0, 0, 1, 1], [1]) == {1: 1.0}
+
+
+def test_perfect_retrieval_counts_the_query_among_its_class():
+    embeddings, labels = np.eye(3).repeat(4, axis=0), np.arange(3).repeat(4)
+    for depth in ("R", 1000):
+        assert mean_average_precision(embeddings, labels, depth=depth) == pytest.approx(3 / 4)
+        given = {"gallery": embeddings, "gallery_labels": labels}
+        assert mean_average_precision(np.eye(3), [0, 1, 2], depth=depth, **given) == pytest.approx(1)
+
+
+def test_a_class_of_one_image_is_a_miss():
+    embeddings, labels = [[0.0], [0.1], [5.0]], [0, 0, 1]
+    assert recall_at_k(embeddings, labels, [1, 99]) == {1: 2 / 3, 99: 2 / 3}
+    assert mean_average_precision(embeddings, labels) == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert mean_average_precision(embeddings[:1], labels[:1]) == 0
+
+
+def test_a_class_that_the_gallery_lacks_is_a_miss():
+    given = {"gallery": [[0.0], [1.0]], "gallery_labels": [3, 4]}
+    assert recall_at_k([[0.0], [1.0]], [9, 4], [2], **given) == {2: 0.5}
+    assert mean_average_precision([[0.0], [1.0]], [9, 4], **given) == 0.5
+    assert mean_average_precision([[0.0]], [9], **given) == 0
+
+
+def test_class_sizes():
+    assert class_sizes([5, 3, 5]).tolist() == [2, 1, 2]
+    assert class_sizes(torch.tensor([5, 3, 9]), np.array([3, 3, 7])).tolist() == [0, 2, 0]
+
+
+def test_takes_tensors():
+    embeddings, labels = torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 2, 0, 1, 2])
+    assert recall_at_k(embeddings, labels, (1,)) == {1: 1.0}
+    assert mean_average_precision(embeddings, labels.int()) == 0.5
+
+
+A, L = np.eye(3), [0, 1, 1]
+
+
+@pytest.mark.parametrize("measure", [lambda *a, **k: recall_at_k(*a, [1], **k), mean_average_precision])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.empty((0, 3)), []), "embeddings must be .* at least one row"),
+        ((A, [0, 1]), "labels has 2 entries for 3 rows"),
+        ((A, []), "labels must be .* at least one entry"),
+        ((A, [0.0, 1.0, 1.0]), "labels must be integers, not float64"),
+        ((A, L, A), "gallery and gallery_labels go together"),
+        ((A, L, None, L), "gallery and gallery_labels go together"),
+        ((A, L, A, [0]), "gallery_labels has 1 entries for 3 rows"),
+    ],
+)
+def test_refuses(measure, arguments, message):
+    names = ("gallery", "gallery_labels")
+    with pytest.raises(ValueError, match=message):
+        measure(*arguments[:2], **dict(zip(names, arguments[2:], strict=False)))
+
+
+@pytest.mark.parametrize("ks", [[], [0, 1], [-1]])
+def test_refuses_ks(ks):
+    with pytest.raises(ValueError, match="ks must be one or more numbers from 1"):
+        recall_at_k(A, L, ks)
+
+
+@pytest.mark.parametrize("depth", [0, -3, "r", 1.5])
+def test_refuses_depths(depth):
+    with pytest.raises(ValueError, match="depth must be 'R' or a number from 1"):
+        mean_average_precision(A, L, depth=depth)
+
+
+def test_refuses_neighbours_that_do_not_fit():
+    neighbours = nearest_neighbours(A, 2)
+    with pytest.raises(ValueError, match=r"neighbours must be \[Q, 5\] or deeper, not \[3, 2\]"):
+        recall_from_neighbours(neighbours, L, [1, 5])
+    with pytest.raises(ValueError, match=r"neighbours must be \[Q, 3\] or deeper"):
+        map_from_neighbours(neighbours, [0, 0, 0])
+    with pytest.raises(ValueError, match="labels has 2 entries for 3 rows"):
+        recall_from_neighbours(neighbours, [0, 1], [1])
+    with pytest.raises(ValueError, match="neighbours hold row 2, gallery_labels only 2 entries"):
+        map_from_neighbours(neighbours, L, depth=2, gallery_labels=[0, 1])

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from mdprop.cli import main
+from mdprop.report.aggregate import aggregate, to_json
+from tests.report.synthetic import make_runs
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with report/metrics.json and nothing else."""
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "metrics.json").write_text(to_json(aggregate(make_runs())))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `mdprop ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["mdprop", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def edit_metrics(project: Path, method: str, input_set: str, value: float | None) -> None:
+    path = project / "report" / "metrics.json"
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    metrics[method][input_set]["recall_at_1"]["mean"] = value
+    path.write_text(json.dumps(metrics))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, mdprop.cli; print(*(m for m in sys.modules if '.' not in m))"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    loaded = set(modules.stdout.split())
+    assert "typer" in loaded
+    assert not loaded & {"torch", "numpy", "matplotlib", "jinja2", "rich", "pydantic", "ruamel", "faiss"}
+
+
+def test_help_of_the_module_lists_the_commands() -> None:
+    command = [sys.executable, "-m", "mdprop", "--help"]
+    text = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    for name in ("table", "check", "export"):
+        assert f"\n  {name}  " in text
+
+
+def test_table_without_parameters_names_the_sets(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "table") == 0
+    text = capsys.readouterr().out
+    assert "middle" in text
+    assert "ε" not in text
+    assert max(map(len, text.split("\n"))) <= 100
+
+
+def test_table_takes_epsilons_from_the_parameters(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
+    params["adversary"] |= {"units": "normalized", "sets": {"single_target_middle": 0.125}}
+    with (project / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params, file)
+    assert run(monkeypatch, "table", "--metrics", "report/metrics.json") == 0
+    text = capsys.readouterr().out
+    assert "ε 0.125" in text
+    assert "standard deviations" in text
+
+
+def test_user_mistakes_are_one_line_and_exit_code_2(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "table", "--metrics", "none.json") == 2
+    assert capsys.readouterr().err == "error: none.json not found: run `dvc repro`\n"
+    (project / "baseline.json").write_text("{")
+    assert run(monkeypatch, "check", "--baseline", "baseline.json") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: baseline.json is not valid JSON")
+    assert error.count("\n") == 1
+    assert run(monkeypatch, "check") == 2
+
+
+def test_check_passes_and_then_sees_a_metric_worsened_on_purpose(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("check", "--baseline", "baselines/smoke.json")
+    assert run(monkeypatch, *arguments, "--update") == 0
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().err == ""
+    edit_metrics(project, "mdprop", "clean", 0.5)
+    assert run(monkeypatch, *arguments) == 1
+    error = capsys.readouterr().err
+    baseline = json.loads((project / "baselines" / "smoke.json").read_text())
+    expected = baseline["metrics"]["mdprop"]["clean"]["recall_at_1"]
+    assert error == (
+        f"FAILED mdprop.clean.recall_at_1: value 0.5000, baseline {expected:.4f}, tolerance 0.02\n"
+    )
+
+
+def test_check_has_a_line_a_failure(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("check", "--baseline", "b.json", "--metrics", "report/metrics.json")
+    assert run(monkeypatch, *arguments, "--update") == 0
+    edit_metrics(project, "at", "clean", None)
+    edit_metrics(project, "at", "untargeted_middle", 0.0)
+    edit_metrics(project, "standard", "clean", 0.99)
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments) == 1
+    output = capsys.readouterr()
+    assert [line.split(":")[0] for line in output.err.splitlines()] == [
+        "FAILED at.clean.recall_at_1",
+        "FAILED at.untargeted_middle.recall_at_1",
+    ]
+    assert "missing or not a number" in output.err
+    assert output.out.startswith("note: standard.clean.recall_at_1")
+
+
+def test_empty_metrics_fail(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "check", "--baseline", "b.json", "--update") == 0
+    (project / "report" / "metrics.json").write_text("{}")
+    assert run(monkeypatch, "check", "--baseline", "b.json") == 1
+
+
+def test_update_keeps_the_tolerances(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "b.json").write_text('{"tolerance": {"at.*.nmi": 0.1}}')
+    assert run(monkeypatch, "check", "--baseline", "b.json", "--update") == 0
+    baseline = json.loads((project / "b.json").read_text())
+    assert baseline["tolerance"] == {"at.*.nmi": 0.1}
+    assert list(baseline["metrics"]) == ["at"]
+
+
+@pytest.mark.parametrize(
+    ("option", "branch"), [((), "clean"), (("--branch", "multi_target"), "multi_target")]
+)
+def test_export_translates_its_arguments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], branch: str
+) -> None:
+    calls: list[tuple[Path, Path, str]] = []
+    models = types.ModuleType("mdprop.models")
+    models.export_network = lambda *arguments: calls.append(arguments)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mdprop.models", models)
+    assert run(monkeypatch, "export", "runs/mdprop/0/model", "net.pth", *option) == 0
+    assert calls == [(Path("runs/mdprop/0/model"), Path("net.pth"), branch)]
+    assert capsys.readouterr().out == "wrote net.pth\n"

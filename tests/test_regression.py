@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdprop.errors import ResultError
+from mdprop.regression import (
+    DEFAULT_TOLERANCE,
+    Drop,
+    check,
+    notes,
+    read_baseline,
+    update,
+    write_baseline,
+)
+from mdprop.report.aggregate import aggregate
+from tests.report.synthetic import EPSILONS, METHODS, make_runs
+
+
+def make_metrics() -> dict[str, Any]:
+    return copy.deepcopy(aggregate(make_runs()))
+
+
+def small(value: Any, name: str = "recall_at_1") -> dict[str, Any]:
+    return {"at": {"clean": {name: {"mean": value, "std": 0.0, "n": 1}}}}
+
+
+BASELINE = {"tolerance": {"*.recall_at_1": 0.02}, "metrics": {"at": {"clean": {"recall_at_1": 0.5}}}}
+
+
+def test_update_records_recall_at_1_of_every_method_and_set() -> None:
+    baseline = update(make_metrics())
+    assert baseline["tolerance"] == DEFAULT_TOLERANCE
+    assert {
+        (method, name): list(metrics)
+        for method, sets in baseline["metrics"].items()
+        for name, metrics in sets.items()
+    } == {(method, name): ["recall_at_1"] for method in METHODS for name in ("clean", *EPSILONS)}
+
+
+def test_a_fresh_baseline_passes() -> None:
+    metrics = make_metrics()
+    baseline = update(metrics)
+    assert check(metrics, baseline) == []
+    assert notes(metrics, baseline) == []
+
+
+def test_update_keeps_patterns_and_forgets_old_metrics() -> None:
+    old = {
+        "tolerance": {"*.nmi": 0.1},
+        "lower_is_better": ["*.nmi"],
+        "metrics": {"gone": {"clean": {"nmi": 1.0}}},
+    }
+    baseline = update(make_metrics(), old)
+    assert (baseline["tolerance"], baseline["lower_is_better"]) == (old["tolerance"], old["lower_is_better"])
+    assert set(baseline["metrics"]) == set(METHODS)
+    assert list(baseline["metrics"]["at"]["clean"]) == ["nmi"]
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
+def test_fails_exactly_when_it_falls_beyond_tolerance(
+    value: float, expected: float, tolerance: float
+) -> None:
+    baseline = {"tolerance": {"*": tolerance}, "metrics": {"at": {"clean": {"recall_at_1": expected}}}}
+    drops = check(small(value), baseline)
+    gains = notes(small(value), baseline)
+    if abs(abs(value - expected) - tolerance) > 1e-8:
+        assert bool(drops) == (value < expected - tolerance)
+        assert bool(gains) == (value > expected + tolerance)
+
+
+def test_a_fall_by_the_tolerance_itself_passes() -> None:
+    assert check(small(0.48), BASELINE) == []
+    assert check(small(0.4799), BASELINE) == [Drop("at.clean.recall_at_1", 0.5, 0.4799, 0.02)]
+
+
+def test_first_pattern_wins() -> None:
+    baseline = {**BASELINE, "tolerance": {"at.clean.*": 0.2, "*": 0.0}}
+    assert check(small(0.4), baseline) == []
+    assert check(small(0.4), {**baseline, "tolerance": {"*": 0.0, "at.clean.*": 0.2}})
+
+
+def test_lower_is_better() -> None:
+    baseline = {
+        "tolerance": {"*": 0.02},
+        "lower_is_better": ["*.spectral_decay"],
+        "metrics": {"at": {"clean": {"spectral_decay": 0.5}}},
+    }
+    assert check(small(0.6, "spectral_decay"), baseline)
+    assert check(small(0.4, "spectral_decay"), baseline) == []
+    assert notes(small(0.4, "spectral_decay"), baseline)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {},
+        {"standard": {}},
+        {"at": {}},
+        {"at": {"clean": {}}},
+        {"at": 3},
+        {"at": {"clean": {"recall_at_1": 0.5}}},
+        {"at": {"clean": {"recall_at_1": {"std": 0.1}}}},
+        small(None),
+        small(float("nan")),
+        small(float("inf")),
+        small("0.5"),
+        small(True),
+    ],
+)
+def test_missing_and_undefined_values_fail(metrics: dict[str, Any]) -> None:
+    drops = check(metrics, BASELINE)
+    assert drops == [Drop("at.clean.recall_at_1", 0.5, None, 0.02)]
+    assert str(drops[0]) == (
+        "at.clean.recall_at_1: value missing or not a number, baseline 0.5000, tolerance 0.02"
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_each_missing_level_fails_for_all_below(depth: int) -> None:
+    metrics = make_metrics()
+    baseline = update(metrics)
+    below: Any = metrics
+    path = ["mdprop", "single_target_middle", "recall_at_1"][:depth]
+    for key in path[:-1]:
+        below = below[key]
+    del below[path[-1]]
+    drops = check(metrics, baseline)
+    assert len(drops) == (len(EPSILONS) + 1 if depth == 1 else 1)
+    assert all(drop.metric.startswith(".".join(path)) and drop.value is None for drop in drops)
+
+
+def test_one_line_names_metric_value_baseline_and_tolerance() -> None:
+    (drop,) = check(small(0.31), BASELINE)
+    assert str(drop) == "at.clean.recall_at_1: value 0.3100, baseline 0.5000, tolerance 0.02"
+
+
+def test_notes_name_gains_and_what_has_no_baseline() -> None:
+    assert notes(small(0.6), BASELINE) == [
+        "at.clean.recall_at_1: value 0.6000 is better than its baseline 0.5000"
+    ]
+    new = {"mdprop": small(0.7)["at"], **small(0.5)}
+    assert notes(new, BASELINE) == ["mdprop.clean.recall_at_1: value 0.7000 has no baseline"]
+    assert check(new, BASELINE) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {}}, "'metrics' must be"),
+        ({"metrics": {"at": {}}}, "'metrics' holds no metric"),
+        ({"metrics": {"at": 0.5}}, "at = 0.5 must be method.set.metric"),
+        ({"metrics": {"at": {"clean": 0.5}}}, r"at\.clean = 0.5 must be method.set.metric"),
+        ({"metrics": {"at": {"clean": {"recall_at_1": None}}}}, r"at\.clean\.recall_at_1 = None"),
+        ({"metrics": {"at": {"clean": {"recall_at_1": float("nan")}}}}, r"at\.clean\.recall_at_1 = nan"),
+        ({"metrics": {"at": {"clean": {"nmi": 0.5}}}}, r"no pattern of 'tolerance' matches at\.clean\.nmi"),
+        ({"tolerance": {}}, "'tolerance' must be"),
+        ({"tolerance": {"*": -0.1}}, r"tolerance '\*' = -0.1 must be a number"),
+        ({"tolerance": {"*": float("nan")}}, r"tolerance '\*' = nan must be a number"),
+        ({"tolerance": {"*": "0.1"}}, r"tolerance '\*' = '0.1' must be a number"),
+        ({"tolerances": {}}, "unknown key 'tolerances'; allowed: tolerance"),
+        ({"lower_is_better": "*"}, "'lower_is_better' must be a list"),
+    ],
+)
+def test_malformed_baseline_is_one_line_that_names_the_file(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps({**BASELINE, **change}))
+    with pytest.raises(ResultError, match=rf"baseline\.json: .*{message}") as caught:
+        read_baseline(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ResultError, match=message):
+        check(small(0.5), {**BASELINE, **change})
+
+
+def test_missing_baseline_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"none\.json not found: make it with `mdprop check --update`"):
+        read_baseline(tmp_path / "none.json")
+
+
+def test_patterns_alone_are_enough_to_update(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text('{"tolerance": {"*.nmi": 0.1}}')
+    assert update(make_metrics(), read_baseline(path, patterns_only=True))["metrics"]
+    path.write_text('{"tolerance": 0.1}')
+    with pytest.raises(ResultError, match="'tolerance' must be"):
+        read_baseline(path, patterns_only=True)
+
+
+def test_update_refuses_what_it_could_not_check() -> None:
+    with pytest.raises(ResultError, match=r"at\.clean\.recall_at_1 is no finite number"):
+        update(small(None))
+    with pytest.raises(ResultError, match="nothing matches"):
+        update({})
+
+
+def test_write_and_read_back(tmp_path: Path) -> None:
+    baseline = update(make_metrics())
+    write_baseline(tmp_path / "baselines" / "smoke.json", baseline)
+    assert read_baseline(tmp_path / "baselines" / "smoke.json") == baseline
