@@ -35,9 +35,8 @@ def embed(
     store = ImageStore(Path("data/prepared") / p.dataset.name / "test.arrow")
     clean = store_batches(store, test_transform(p.active_dataset.resize, p.active_dataset.image_size))
     sets = {name: read_adversarial(run / "adversarial" / f"{name}.arrow") for name in p.adversary.sets}
-    for name, batches in {CLEAN: clean, **sets}.items():
-        progress = track(batches, f"embedding {method} {seed}, {name}, batches")
-        extract_embeddings(model, progress, run / "embeddings" / f"{name}.parquet", device())
+    for name, batches in track({CLEAN: clean, **sets}.items(), f"embedding {method} {seed}, sets"):
+        extract_embeddings(model, batches, run / "embeddings" / f"{name}.parquet", device())
 
 
 if __name__ == "__main__":

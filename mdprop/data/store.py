@@ -95,8 +95,8 @@ class ImageStore:
             raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
         self.mode: str = table.schema.metadata[b"mode"].decode()
         self._images, self._paths = table["image"], table["path"]
-        self.labels: NDArray[np.int64] = np.array(table["label"], dtype=np.int64)
-        self.ids: NDArray[np.int64] = np.array(table["id"], dtype=np.int64)
+        self.labels: NDArray[np.int64] = table["label"].to_numpy().copy()
+        self.ids: NDArray[np.int64] = table["id"].to_numpy().copy()
         labels, first = np.unique(self.labels, return_index=True)
         names = table["class_name"].take(pa.array(first)).to_pylist()
         self.class_names: dict[int, str] = dict(zip(labels.tolist(), names, strict=True))
