@@ -35,7 +35,9 @@ class Methods(_Section):
         for family, names in self:
             for name in names:
                 if name not in METHODS:
-                    raise ValueError(f"unknown method '{name}' under methods.{family}; known: {', '.join(METHODS)}")
+                    raise ValueError(
+                        f"unknown method '{name}' under methods.{family}; known: {', '.join(METHODS)}"
+                    )
                 method = METHODS[name]
                 if method.family != family:
                     raise ValueError(f"'{name}' belongs under methods.{method.family}, not methods.{family}")
@@ -194,6 +196,18 @@ class Params(_Section):
             raise ValueError(
                 f"dataset.name '{self.dataset.name}' is no block of datasets: {', '.join(self.datasets)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _slices_hold_two_classes(self) -> Params:
+        for name in self.methods.all:
+            smallest = min(METHODS[name].slices(self.train.batch_size).values())
+            if smallest <= self.train.images_per_class:
+                raise ValueError(
+                    f"train.batch_size {self.train.batch_size} is too small for {name}: a slice of "
+                    f"{smallest} images may hold one class only (images_per_class is "
+                    f"{self.train.images_per_class}); raise batch_size"
+                )
         return self
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 from mdprop.errors import ParameterError
@@ -73,7 +74,7 @@ class Method:
         for distribution in self.adversarial:
             total += distribution.share
             ends.append(round(total * batch_size))
-        sizes = (b - a for a, b in zip(ends, ends[1:], strict=False))
+        sizes = (b - a for a, b in pairwise(ends))
         return {CLEAN: batch_size, **{d.name: n for d, n in zip(self.adversarial, sizes, strict=True)}}
 
     def rows(self, batch_size: int) -> Iterator[tuple[Distribution, list[int]]]:

@@ -28,7 +28,7 @@ def attack(
     from mdprop.data.store import ImageStore
     from mdprop.data.transforms import test_transform
     from mdprop.models import load_model
-    from mdprop.robustness import Threat, generate_set, sample_rows
+    from mdprop.robustness.generation import Threat, generate_set, sample_rows
     from mdprop.runtime import device, track
 
     data, adversary = p.active_dataset, p.adversary

@@ -24,7 +24,7 @@ def evaluate(
     p = load_params(params)
 
     from mdprop.files import write_files
-    from mdprop.robustness import evaluate_sets
+    from mdprop.robustness.evaluation import evaluate_sets
 
     run = Path("runs") / method / str(seed)
     metrics = evaluate_sets(run / "embeddings", list(p.adversary.sets), p.evaluate.ks, p.evaluate.seed)

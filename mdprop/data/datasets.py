@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
@@ -28,7 +30,9 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
         return apply_seeded(self.transform, self.store.image(row), seed), int(self.store.labels[row])
 
 
-def train_loader(images: TrainImages, sampler: Sampler[list[tuple[int, int]]], workers: int) -> DataLoader:
+def train_loader(
+    images: TrainImages, sampler: Sampler[list[tuple[int, int]]], workers: int
+) -> DataLoader[tuple[Tensor, int]]:
     """Batches of the sampler's choice; the same ones whatever the number of workers."""
     return DataLoader(
         images,
@@ -39,7 +43,9 @@ def train_loader(images: TrainImages, sampler: Sampler[list[tuple[int, int]]], w
     )
 
 
-def load_images(store: ImageStore, rows: Sequence[int], transform: v2.Transform) -> Tensor:
+def load_images(
+    store: ImageStore, rows: Sequence[int] | NDArray[np.int64], transform: v2.Transform
+) -> Tensor:
     """The images of some rows: [len(rows), C, H, W]."""
     return torch.stack([transform(store.image(int(row))) for row in rows])
 

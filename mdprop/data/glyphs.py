@@ -140,12 +140,12 @@ def _render(char: str, face: str) -> Array:
     """The character's ink in [0, 1] on [CANVAS, CANVAS], centred, its box scaled to one height."""
     font = _font(face)
     left, top, right, bottom = font.getbbox(char)
-    ink = Image.new("L", (right - left + 2, bottom - top + 2))
+    ink = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
     ImageDraw.Draw(ink).text((1 - left, 1 - top), char, fill=255, font=font)
     scale = 0.62 * CANVAS / max(ink.size)
     ink = ink.resize([max(1, round(side * scale)) for side in ink.size], Image.Resampling.BICUBIC)
     canvas = Image.new("L", (CANVAS, CANVAS))
-    canvas.paste(ink, [(CANVAS - side) // 2 for side in ink.size])
+    canvas.paste(ink, ((CANVAS - ink.width) // 2, (CANVAS - ink.height) // 2))
     return np.asarray(canvas.filter(ImageFilter.GaussianBlur(1.2)), dtype=np.float64) / 255
 
 

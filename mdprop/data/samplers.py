@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+from mdprop.errors import ParameterError
 
 
 class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
@@ -18,17 +21,20 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
 
     (The authors draw classes with replacement.)
 
-    Yields lists of (row, seed of the row's augmentation). Raises `ValueError` when there are fewer
-    classes than a batch needs.
+    Yields lists of (row, seed of the row's augmentation). Raises `ParameterError` when there are
+    fewer classes than a batch needs.
     """
 
-    def __init__(self, labels: Sequence[int], batch_size: int, images_per_class: int, seed: int) -> None:
+    def __init__(
+        self, labels: Sequence[int] | NDArray[np.int64], batch_size: int, images_per_class: int, seed: int
+    ) -> None:
         self.rows = [np.flatnonzero(np.asarray(labels) == c) for c in np.unique(labels)]
         self.classes_per_batch = batch_size // images_per_class
         if len(self.rows) < self.classes_per_batch:
-            raise ValueError(
-                f"a batch of {batch_size} with {images_per_class} images a class needs "
-                f"{self.classes_per_batch} classes, the training set has {len(self.rows)}"
+            raise ParameterError(
+                f"train.batch_size = {batch_size} with train.images_per_class = {images_per_class} needs "
+                f"{self.classes_per_batch} classes and the training set has {len(self.rows)}: "
+                f"lower batch_size to {len(self.rows) * images_per_class} or less, or raise images_per_class"
             )
         self.images_per_class = images_per_class
         self.batches = max(1, len(labels) // batch_size)
@@ -50,7 +56,7 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
 class _Deck:
     """The images of a class, dealt in shuffled order, shuffled again when they run out."""
 
-    def __init__(self, rows: np.ndarray, rng: np.random.Generator) -> None:
+    def __init__(self, rows: NDArray[np.int64], rng: np.random.Generator) -> None:
         self.rows, self.rng = rows, rng
         self.left: list[int] = []
 

@@ -6,6 +6,7 @@ from mdprop.metrics.clustering import clustering_scores, nmi_f1
 from mdprop.metrics.geometry import embedding_density, spectral_decay
 from mdprop.metrics.neighbours import nearest_neighbours
 from mdprop.metrics.retrieval import (
+    Depth,
     class_sizes,
     map_from_neighbours,
     mean_average_precision,
@@ -14,6 +15,7 @@ from mdprop.metrics.retrieval import (
 )
 
 __all__ = [
+    "Depth",
     "class_sizes",
     "clustering_scores",
     "embedding_density",

@@ -1,19 +1,24 @@
-"""What the measures take: arrays, tensors or lists, checked once and turned into numpy arrays."""
+"""What the measures take: arrays, tensors or lists, checked once and turned into numpy arrays.
+
+Tensors are known by their `detach`: importing torch takes longer than most measurements.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-Array = ArrayLike | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = Union[ArrayLike, "Tensor"]
 
 
 def as_embeddings(embeddings: Array, name: str = "embeddings") -> NDArray[np.float32]:
     """[N, D] float32, contiguous; `ValueError` when it is empty, of another rank or not finite."""
-    if isinstance(embeddings, Tensor):
+    if hasattr(embeddings, "detach"):
         embeddings = embeddings.detach().cpu().float().numpy()
     array = np.ascontiguousarray(embeddings, dtype=np.float32)
     if array.ndim != 2 or 0 in array.shape:
@@ -33,7 +38,7 @@ def as_labels(labels: Array, count: int | None = None, name: str = "labels") -> 
 
 def as_vector(values: Array, count: int | None, name: str) -> NDArray[Any]:
     """[N] of any type; `ValueError` when it is empty, of another rank or not `count` long."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} must be [N] with at least one entry, not {list(array.shape)}")
     if count is not None and len(array) != count:

@@ -14,7 +14,9 @@ from mdprop.models.conv4 import Conv4
 from mdprop.models.embedder import Embedder
 
 RESNETS = tuple(
-    name for name in torchvision_models.list_models(module=torchvision_models) if name.startswith(("resn", "wide_resn"))
+    name
+    for name in torchvision_models.list_models(module=torchvision_models)
+    if name.startswith(("resn", "wide_resn"))
 )
 
 

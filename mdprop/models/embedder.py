@@ -23,7 +23,9 @@ class Embedder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], in_channels: int) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], in_channels: int
+    ) -> None:
         super().__init__()
         self.network = network
         self.in_channels = in_channels

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mdprop.distributions import CLEAN
 from mdprop.errors import ModelError
+from mdprop.files import write_files
 from mdprop.layers import extract_branch, multi_batchnorms
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
@@ -20,7 +22,9 @@ WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 
 
-def save_model(model: Embedder, folder: str | Path, *, backbone: str, embedding_dim: int, **details: Any) -> None:
+def save_model(
+    model: Embedder, folder: str | Path, *, backbone: str, embedding_dim: int, **details: Any
+) -> None:
     """Write `folder`/model.safetensors and model.json.
 
     model.json holds what `load_model` needs to build the network (backbone, embedding_dim,
@@ -29,20 +33,16 @@ def save_model(model: Embedder, folder: str | Path, *, backbone: str, embedding_
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     norms = multi_batchnorms(model)
-    build = {
+    build: dict[str, Any] = {
         "backbone": backbone,
         "embedding_dim": embedding_dim,
         "branches": list(norms[0].branches) if norms else [CLEAN],
         "mean": [round(v, 6) for v in model.mean.flatten().tolist()],
         "std": [round(v, 6) for v in model.std.flatten().tolist()],
     }
-    state = {key: value.contiguous() for key, value in model.network.state_dict().items()}
-    weights = folder / (WEIGHTS + ".part")
-    save_file(state, weights)
-    weights.replace(folder / WEIGHTS)
-    description = folder / (DESCRIPTION + ".part")
-    description.write_text(json.dumps({"build": build, **details}, indent=2, sort_keys=True) + "\n")
-    description.replace(folder / DESCRIPTION)
+    _write_state(model.network, folder / WEIGHTS)
+    description = json.dumps({"build": build, **details}, indent=2, sort_keys=True)
+    write_files({folder / DESCRIPTION: description + "\n"})
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedder:
@@ -77,8 +77,12 @@ def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> 
         network = extract_branch(load_model(folder).network, branch)
     except ValueError as error:
         raise ModelError(f"{folder}: {error}") from None
-    state = {key: value.contiguous() for key, value in network.state_dict().items()}
     out.parent.mkdir(parents=True, exist_ok=True)
+    _write_state(network, out)
+
+
+def _write_state(network: nn.Module, out: Path) -> None:
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
     part = out.with_name(out.name + ".part")
     if out.suffix == ".pth":
         torch.save(state, part)

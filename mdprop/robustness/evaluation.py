@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mdprop.data.embeddings import read_embeddings
 from mdprop.distributions import CLEAN
-from mdprop.embedding import read_embeddings
 from mdprop.metrics import (
+    Depth,
     class_sizes,
     clustering_scores,
     embedding_density,
@@ -24,7 +25,9 @@ from mdprop.metrics import (
 MAP_DEPTH = 1000
 
 
-def evaluate_sets(folder: Path, sets: Sequence[str], ks: Sequence[int], seed: int) -> dict[str, dict[str, float]]:
+def evaluate_sets(
+    folder: Path, sets: Sequence[str], ks: Sequence[int], seed: int
+) -> dict[str, dict[str, float]]:
     """{input set: {metric: value}} from folder/<set>.parquet, for `clean` and the adversarial `sets`.
 
     Adversarial queries search the clean gallery, without their own clean image. The second
@@ -53,13 +56,12 @@ def _measure(
     seed: int,
 ) -> dict[str, float]:
     depth = max(*ks, MAP_DEPTH, int(class_sizes(query_labels, labels).max()))
-    neighbours = nearest_neighbours(
-        queries, depth, gallery=gallery, gallery_ids=ids, ids=query_ids
-    )
+    neighbours = nearest_neighbours(queries, depth, gallery=gallery, gallery_ids=ids, ids=query_ids)
     recalls = recall_from_neighbours(neighbours, query_labels, ks, gallery_labels=labels)
+    depths: dict[str, Depth] = {"r": "R", str(MAP_DEPTH): MAP_DEPTH}
     precision = {
-        f"map_at_{str(d).lower()}": map_from_neighbours(neighbours, query_labels, depth=d, gallery_labels=labels)
-        for d in ("R", MAP_DEPTH)
+        f"map_at_{name}": map_from_neighbours(neighbours, query_labels, depth=d, gallery_labels=labels)
+        for name, d in depths.items()
     }
     density = embedding_density(queries, query_labels)
     return {

@@ -15,7 +15,7 @@ from mdprop.attacks import Bound, feature_attack, target_rows
 from mdprop.data.adversarial import Batch
 from mdprop.data.datasets import load_images, row_batches
 from mdprop.data.store import ImageStore
-from mdprop.distributions import Goal
+from mdprop.distributions import Goal, TargetKind
 from mdprop.embedding import BATCH_SIZE, embed_images
 
 
@@ -65,9 +65,8 @@ def generate_set(
     for places in row_batches(range(len(rows)), BATCH_SIZE):
         members = rows[places]
         images = load_images(store, members, transform).to(device, memory_format=torch.channels_last)
-        targets = torch.stack(
-            [embed_images(model, load_images(store, aim, transform), device) for aim in aims[:, places].tolist()]
-        )
+        aimed_at = [load_images(store, aim, transform) for aim in aims[:, places].tolist()]
+        targets = torch.stack([embed_images(model, aim, device) for aim in aimed_at])
         adversarial = feature_attack(
             model,
             images,
@@ -87,7 +86,7 @@ def _targets(labels: Tensor, rows: Tensor, threat: Threat, seed: int) -> Tensor:
     """The rows that each image aims at (or flees from): [T, Q]."""
     if threat.goal == "untargeted":
         return rows[None]
-    kind = "same_class" if threat.goal == "unadversarial" else "other_class"
+    kind: TargetKind = "same_class" if threat.goal == "unadversarial" else "other_class"
     count = threat.targets if threat.goal == "multi_target" else 1
     return target_rows(labels, rows, count, kind, torch.Generator().manual_seed(seed))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mdprop.data.samplers import ClassBalancedSampler
@@ -19,7 +19,7 @@ def train(
     model: Embedder,
     loss: nn.Module,
     method: Method,
-    loader: DataLoader,
+    loader: DataLoader[tuple[Tensor, int]],
     *,
     epochs: int,
     learning_rate: float,

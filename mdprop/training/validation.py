@@ -1,0 +1,19 @@
+"""How well a model in training retrieves classes that it does not train on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from mdprop.data.store import ImageStore
+from mdprop.embedding import embed_images, store_batches
+from mdprop.metrics import recall_at_k
+
+
+def recall_at_1(model: nn.Module, store: ImageStore, transform: v2.Transform, device: torch.device) -> float:
+    """Recall@1 of a store's clean images, each against all others; leaves the model in eval mode."""
+    model.eval()
+    batches = store_batches(store, transform)
+    embeddings = torch.cat([embed_images(model, images, device).float().cpu() for _, _, images in batches])
+    return recall_at_k(embeddings, store.labels, [1])[1]
