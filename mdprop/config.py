@@ -22,7 +22,7 @@ Units = Literal["pixel", "normalized"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Methods(_Section):
@@ -190,6 +190,13 @@ class Params(_Section):
     adversary: AdversarySettings
     evaluate: EvaluateSettings
 
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("names a seed twice")
+        return seeds
+
     @model_validator(mode="after")
     def _known_dataset(self) -> Params:
         if self.dataset.name not in self.datasets:
@@ -227,6 +234,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"{path} not found: run from the project's root") from None
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read ({error.strerror})") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not valid YAML: {one_line(error)}") from None
     try:
@@ -272,7 +281,9 @@ def _first_problem(error: ValidationError) -> str:
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'; allowed here: {', '.join(allowed)}"
-    if problem["type"] == "missing":
+    if problem["type"] == "union_tag_not_found":
+        key += ".reader"
+    if problem["type"] in ("missing", "union_tag_not_found"):
         return f"key '{key}' is missing: add it"
     message = problem["msg"].removeprefix("Value error, ")
     message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")

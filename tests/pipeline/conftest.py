@@ -43,14 +43,9 @@ class Project:
         from dvc.repo import Repo
 
         with Repo(str(self.path)) as repo:
-            changed = set(repo.status())
-            graph = repo.index.graph  # from a stage to those it depends on
-            names = {stage.addressing: stage for stage in graph}
-            found = set(changed)
-            for stage, node in names.items():
-                if any(names[name] in _reachable(graph, node) for name in changed):
-                    found.add(stage)
-            return found
+            changed = {name.split(":")[-1] for name in repo.status()}
+            graph = repo.index.graph  # from a stage to those that it depends on
+            return {stage.name for stage in graph if changed & {s.name for s in _reachable(graph, stage)}}
 
     @contextmanager
     def params(self, **values: Any) -> Iterator[None]:
@@ -76,7 +71,7 @@ class Project:
 
 
 def _reachable(graph: Any, node: Any) -> set[Any]:
-    seen, pending = set(), [node]
+    seen, pending = {node}, [node]
     while pending:
         for after in graph.successors(pending.pop()):
             if after not in seen:

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+
+from mdprop.config import Params, declared_params, load_params
+from mdprop.errors import ParameterError
+
+PROJECT = Path(__file__).parents[1]
+yaml = YAML(typ="safe")
+STAGES = yaml.load((PROJECT / "dvc.yaml").read_text())["stages"]
+DATASETS = list(yaml.load((PROJECT / "params.yaml").read_text())["datasets"])
+
+MISSING = object()
+
+
+def write_params(folder: Path, changes: dict[str, Any]) -> Path:
+    """The project's params.yaml with some values changed, added or, where MISSING, taken out."""
+    params = yaml.load((PROJECT / "params.yaml").read_text())
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        if value is MISSING:
+            del section[key]
+        else:
+            section[key] = value
+    with (folder / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+    return folder / "params.yaml"
+
+
+def load_changed(folder: Path, changes: dict[str, Any]) -> Params:
+    return load_params(write_params(folder, changes))
+
+
+def leaves(section: Any, path: str = "") -> dict[str, Any]:
+    """{dotted path: value} of everything below a section."""
+    if not isinstance(section, (BaseModel, dict)) or not (items := list(dict(section).items())):
+        return {path: section}
+    return {k: v for key, value in items for k, v in leaves(value, f"{path}.{key}".lstrip(".")).items()}
+
+
+def read(section: Any, path: str) -> Any:
+    """The value at a dotted path, read as a stage reads it; `AttributeError` where it is not there."""
+    for key in path.split("."):
+        if isinstance(section, dict):
+            if key not in section:
+                raise AttributeError(key)
+            section = section[key]
+        else:
+            section = getattr(section, key)
+    return section
+
+
+def test_the_projects_parameters_load() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    plain = yaml.load((PROJECT / "params.yaml").read_text())
+    assert params.dataset.name == plain["dataset"]["name"]
+    assert params.active_dataset is params.datasets[params.dataset.name]
+    assert params.train.learning_rate == plain["train"]["learning_rate"]
+    assert params.adversary.sets == plain["adversary"]["sets"]
+    assert list(params.methods.all) == [m for names in plain["methods"].values() for m in names]
+    assert params.model_dump(mode="json", exclude_unset=True) == plain
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_can_be_chosen(tmp_path: Path, name: str) -> None:
+    params = load_changed(tmp_path, {"dataset.name": name})
+    assert params.active_dataset.channels == len(params.active_dataset.mean)
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    # a misspelt key, at each level: it wins over the missing key that it leaves behind
+    (
+        {"trian": {}, "train": MISSING},
+        "unknown key 'trian'; allowed here: seeds, methods, dataset, datasets, model, loss, train, "
+        "attack, adversary, evaluate",
+    ),
+    (
+        {"train.epoch": 3, "train.epochs": MISSING},
+        "unknown key 'train.epoch'; allowed here: epochs, batch_size, images_per_class, learning_rate, "
+        "weight_decay, schedule, validate_every",
+    ),
+    ({"dataset.nmae": "glyphs"}, "unknown key 'dataset.nmae'; allowed here: name"),
+    (
+        {"methods.multi": []},
+        "unknown key 'methods.multi'; allowed here: clean, single_target, multi_target",
+    ),
+    (
+        {"datasets.glyphs.sede": 0, "datasets.glyphs.seed": MISSING},
+        "unknown key 'datasets.glyphs.sede'; allowed here: mode, resize, image_size, crop_scale, flip, "
+        "mean, std, reader, seed, images_per_class, difficulty",
+    ),
+    # a missing key, at each level
+    ({"seeds": MISSING}, "key 'seeds' is missing: add it"),
+    ({"loss.name": MISSING}, "key 'loss.name' is missing: add it"),
+    ({"datasets.folder.root": MISSING}, "key 'datasets.folder.root' is missing: add it"),
+    ({"datasets.folder.reader": MISSING}, "key 'datasets.folder.reader' is missing: add it"),
+    # a wrong type
+    ({"train.epochs": "many"}, "train.epochs = 'many': input should be a valid integer"),
+    ({"train.epochs": 2.5}, "train.epochs = 2.5: input should be a valid integer"),
+    ({"train.epochs": True}, "train.epochs = True: input should be a valid integer"),
+    ({"train.learning_rate": "1e-5"}, "train.learning_rate = '1e-5': input should be a valid number"),
+    ({"datasets.glyphs.flip": "yes"}, "datasets.glyphs.flip = 'yes': input should be a valid boolean"),
+    ({"datasets.glyphs.mean": 0.5}, "datasets.glyphs.mean = 0.5: input should be a list"),
+    ({"methods.clean": "standard"}, "methods.clean = 'standard': input should be a list"),
+    ({"train": 5}, "train = 5: input should be a valid dictionary"),
+    # a value that is not allowed
+    ({"train.epochs": 0}, "train.epochs = 0: input should be greater than or equal to 1"),
+    ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0: input should be greater than 0"),
+    ({"train.learning_rate": float("nan")}, "train.learning_rate = nan: input should be a finite number"),
+    ({"attack.epsilon": float("inf")}, "attack.epsilon = inf: input should be a finite number"),
+    ({"train.schedule": "cosine"}, "train.schedule = 'cosine': input should be 'one_cycle' or 'constant'"),
+    ({"attack.units": "pixels"}, "attack.units = 'pixels': input should be 'pixel' or 'normalized'"),
+    ({"attack.target_kind": "same_class"}, "input should be 'other_class' or 'any'"),
+    ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: input should be less than or equal to 1"),
+    ({"adversary.sets.strong": 0.1}, "adversary.sets: 'strong' must begin with a goal: single_target, "),
+    (
+        {"adversary.sets.untargeted 1/2": 0.1},
+        "adversary.sets: 'untargeted 1/2' must be made of letters, digits and underscores",
+    ),
+    ({"evaluate.ks": [2, 4]}, "evaluate.ks = [2, 4]: must hold 1: the table is about Recall@1"),
+    ({"datasets.glyphs.reader": "glyph"}, "input tag 'glyph' found using 'reader' does not match"),
+    # values that do not go together
+    (
+        {"train.batch_size": 63},
+        "train: batch_size 63 must be a multiple of images_per_class 2 that holds two classes or more",
+    ),
+    ({"train.batch_size": 2}, "train: batch_size 2 must be a multiple of images_per_class 2"),
+    ({"datasets.glyphs.mean": [0.5, 0.5]}, "datasets.glyphs: mean needs 1 value(s) for mode L"),
+    ({"datasets.folder.std": [0.2]}, "datasets.folder: std needs 3 value(s) for mode RGB"),
+    ({"datasets.glyphs.image_size": 33}, "datasets.glyphs: image_size 33 must not exceed resize 32"),
+    ({"datasets.glyphs.crop_scale": [1.0, 0.5]}, "crop_scale must be [smallest, largest]"),
+    ({"dataset.name": "cub"}, "dataset.name 'cub' is no block of datasets: folder, glyphs, omniglot"),
+    # methods
+    (
+        {"methods.clean": ["standrad"]},
+        "unknown method 'standrad' under methods.clean; known: standard, at, advprop, mdprop, mdprop_unadv",
+    ),
+    (
+        {"methods.clean": ["mdprop"]},
+        "methods: 'mdprop' belongs under methods.multi_target, not methods.clean",
+    ),
+    ({"methods.single_target": ["at", "at"]}, "methods.single_target names a method twice"),
+    ({"methods.clean": [], "methods.single_target": [], "methods.multi_target": []}, "name at least one"),
+    # seeds
+    ({"seeds": []}, "seeds = []: "),
+    ({"seeds": 0}, "seeds = 0: input should be a list"),
+    ({"seeds": [0, -1]}, "seeds.1 = -1: input should be greater than or equal to 0"),
+    ({"seeds": [2**32]}, "seeds.0 = 4294967296: input should be less than 4294967296"),
+    ({"seeds": [0, 1, 0]}, "seeds = [0, 1, 0]: names a seed twice"),
+    ({"adversary.seed": "a"}, "adversary.seed = 'a': input should be a valid integer"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=[str(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line_that_names_file_and_key(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = write_params(tmp_path, changes)
+    with pytest.raises(ParameterError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}") as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "is not valid YAML: while parsing"),
+        ("a: 1\na: 2\n", 'found duplicate key "a"'),
+        ("a: 1\n\tb: 2\n", r"is not valid YAML: .*line 2"),
+        ("a: \xff", "is not valid YAML"),
+        ("", ": input should be a valid dictionary"),
+        ("- a list", ": input should be a valid dictionary"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ParameterError, match=rf"^{re.escape(str(path))}.*{message}") as caught:
+        load_params(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=r"none\.yaml not found: run from the project's root$"):
+        load_params(tmp_path / "none.yaml")
+    with pytest.raises(ParameterError, match=rf"^{tmp_path} cannot be read \(Is a directory\)$"):
+        load_params(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["1e-05", "1e-5", "1.0e-5", "0.00001"])
+def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, number: str) -> None:
+    text = (PROJECT / "params.yaml").read_text()
+    text, count = re.subn(r"learning_rate: \S+", f"learning_rate: {number}", text)
+    (tmp_path / "params.yaml").write_text(text)
+    assert count == 1
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
+
+
+def test_a_whole_number_is_fine_where_a_fraction_is_meant(tmp_path: Path) -> None:
+    assert load_changed(tmp_path, {"train.weight_decay": 0}).train.weight_decay == 0
+
+
+def test_ks_are_sorted_and_each_is_there_once(tmp_path: Path) -> None:
+    assert load_changed(tmp_path, {"evaluate.ks": [4, 1, 2, 4]}).evaluate.ks == (1, 2, 4)
+
+
+@pytest.mark.parametrize("section", ["params", "train", "dataset", "adversary"])
+def test_parameters_cannot_be_changed(section: str) -> None:
+    params = load_params(PROJECT / "params.yaml")
+    target: Any = params if section == "params" else getattr(params, section)
+    key = next(iter(type(target).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(target, key, getattr(target, key))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_stage_reads_what_it_declares_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, dataset: str
+) -> None:
+    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    path = write_params(tmp_path, {"dataset.name": dataset})
+    every = leaves(load_params(path))
+    declared = [str(p).replace("${dataset.name}", dataset) for p in STAGES[stage].get("params", [])]
+    assert all(any(leaf == d or leaf.startswith(f"{d}.") for leaf in every) for d in declared)
+    monkeypatch.setenv("DVC_STAGE", f"{stage}@mdprop-0")
+    params = load_params(path)
+    allowed = {leaf for leaf in every for d in declared if leaf == d or leaf.startswith(f"{d}.")}
+    assert allowed
+    for leaf, value in every.items():
+        if leaf in allowed:
+            assert read(params, leaf) == value
+        else:
+            with pytest.raises(AttributeError, match=r"\w+"):
+                read(params, leaf)
+    if f"datasets.{dataset}" in declared:
+        assert params.active_dataset.resize == every[f"datasets.{dataset}.resize"]
+        assert list(params.datasets) == [dataset]
+
+
+@pytest.mark.parametrize("name", ["evaluate-clean", "dvc.yaml:evaluate-clean@standard-0"])
+def test_the_name_of_a_stage_may_carry_a_file_and_an_item(name: str) -> None:
+    assert declared_params(PROJECT / "dvc.yaml", name, "glyphs") == ["adversary.sets", "evaluate"]
+
+
+@pytest.mark.parametrize("stage", ["a-stage-of-mine", "evaluate-clean"])
+def test_everything_can_be_read_where_no_declaration_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    path = write_params(tmp_path, {})
+    if stage == "a-stage-of-mine":
+        shutil.copy(PROJECT / "dvc.yaml", tmp_path)
+    monkeypatch.setenv("DVC_STAGE", stage)
+    params = load_params(path)
+    monkeypatch.delenv("DVC_STAGE")
+    assert params == load_params(path)

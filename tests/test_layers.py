@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mdprop.layers import (
+    MultiBatchNorm1d,
+    MultiBatchNorm2d,
+    MultiBatchNorm3d,
+    convert_batchnorm,
+    extract_branch,
+    multi_batchnorms,
+    route,
+)
+from tests.helpers import golden, randomize_norms
+
+BRANCHES = ("clean", "single_target", "multi_target")
+RANKS: dict[int, tuple[type[nn.Module], type[nn.Module], tuple[int, ...]]] = {
+    1: (nn.BatchNorm1d, MultiBatchNorm1d, (3, 5)),
+    2: (nn.BatchNorm2d, MultiBatchNorm2d, (3, 4, 5)),
+    3: (nn.BatchNorm3d, MultiBatchNorm3d, (3, 2, 3, 4)),
+}
+
+
+class SmallNetwork(nn.Module):
+    """Two convolutions and a linear layer, with batch norm of two ranks and one layer used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), self.bn)
+        self.fc = nn.Linear(4, 6)
+        self.last = nn.BatchNorm1d(6)
+        self.nothing = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.fc(self.body(self.bn(self.conv(x))).mean((2, 3))))
+
+
+def small_network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return randomize_norms(SmallNetwork(), seed)
+
+
+def images(count: int, seed: int = 1) -> Tensor:
+    return torch.randn(count, 3, 7, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def statistics(layer: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in layer.state_dict().items()}
+
+
+# --- the authors' numbers ---
+
+
+@pytest.fixture
+def authors() -> tuple[MultiBatchNorm2d, dict[str, Tensor]]:
+    """A layer in the authors' state before the step, and their arrays."""
+    arrays = {key: torch.from_numpy(value) for key, value in golden("multi_batchnorm").items()}
+    layer = MultiBatchNorm2d(6, BRANCHES)
+    for branch, prefix in zip(BRANCHES, ("", "aux_bn1__", "aux_bn2__"), strict=True):
+        state = {key: arrays[f"before__{prefix}{key}"] for key in layer.branches[branch].state_dict()}
+        layer.branches[branch].load_state_dict(state)
+    return layer, arrays
+
+
+def test_training_equals_the_authors(authors: tuple[MultiBatchNorm2d, dict[str, Tensor]]) -> None:
+    layer, arrays = authors
+    x = arrays["x"].requires_grad_(True)
+    with route(layer, {"clean": 8, "single_target": 4, "multi_target": 4}):
+        out = layer(x)
+    (gradient,) = torch.autograd.grad((out * arrays["weight"]).sum(), x)
+    assert_close(out, arrays["train_out"], rtol=1e-5, atol=1e-6)
+    assert_close(gradient, arrays["grad_x"], rtol=1e-5, atol=1e-5 * float(arrays["grad_x"].abs().max()))
+    for branch, prefix in zip(BRANCHES, ("", "aux_bn1__", "aux_bn2__"), strict=True):
+        for key, value in layer.branches[branch].state_dict().items():
+            assert_close(value, arrays[f"after__{prefix}{key}"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("branch", "name"),
+    [("clean", "eval_clean"), ("single_target", "eval_adv1"), ("multi_target", "eval_adv2")],
+)
+def test_evaluation_equals_the_authors(
+    authors: tuple[MultiBatchNorm2d, dict[str, Tensor]], branch: str, name: str
+) -> None:
+    layer, arrays = authors
+    with route(layer, {"clean": 8, "single_target": 4, "multi_target": 4}):
+        layer(arrays["x"])
+    layer.eval()
+    with route(layer, branch):
+        assert_close(layer(arrays["x"]), arrays[name], rtol=1e-5, atol=1e-6)
+
+
+# --- conversion ---
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_a_converted_network_equals_the_plain_one(training: bool, branch: str) -> None:
+    plain = small_network().train(training)
+    converted = convert_batchnorm(copy.deepcopy(plain), BRANCHES)
+    x = images(5)
+    with route(converted, branch):
+        assert torch.equal(converted(x), plain(x))
+        assert torch.equal(converted(x), plain(x))  # after the first has moved the statistics
+    assert_same_state(extract_branch(converted, branch), plain)
+
+
+def assert_same_state(module: nn.Module, other: nn.Module) -> None:
+    state, expected = module.state_dict(), other.state_dict()
+    assert list(state) == list(expected)
+    for key, value in expected.items():
+        assert torch.equal(state[key], value), key
+
+
+def test_each_branch_starts_as_a_full_copy() -> None:
+    norm = nn.BatchNorm2d(4, eps=1e-3, momentum=0.3)
+    norm(torch.randn(8, 4, 3, 3))
+    norm.weight.data.uniform_()
+    norm.bias.requires_grad_(False)
+    norm.eval()
+    layer = convert_batchnorm(norm, BRANCHES)
+    assert isinstance(layer, MultiBatchNorm2d)
+    assert not layer.training
+    memory = set()
+    for branch in layer.branches.values():
+        assert_same_state(branch, norm)
+        assert (branch.eps, branch.momentum, branch.training) == (1e-3, 0.3, False)
+        assert branch.num_batches_tracked == 1
+        assert (branch.weight.requires_grad, branch.bias.requires_grad) == (True, False)
+        memory |= {tensor.data_ptr() for tensor in branch.state_dict().values()}
+    assert len(memory) == len(BRANCHES) * len(norm.state_dict())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("track", [True, False])
+def test_layers_without_weights_or_statistics(affine: bool, track: bool) -> None:
+    norm = nn.BatchNorm2d(3, affine=affine, track_running_stats=track)
+    layer = convert_batchnorm(copy.deepcopy(norm), BRANCHES)
+    x = images(4)
+    assert torch.equal(layer(x), norm(x))
+    assert torch.equal(layer.eval()(x), norm.eval()(x))
+    built = MultiBatchNorm2d(3, BRANCHES, affine=affine, track_running_stats=track)
+    assert list(built.state_dict()) == list(layer.state_dict())
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_every_rank(rank: int) -> None:
+    plain_class, multi_class, shape = RANKS[rank]
+    assert isinstance(convert_batchnorm(plain_class(3), BRANCHES), multi_class)
+    layer = multi_class(3, BRANCHES)
+    assert all(type(branch) is plain_class for branch in layer.branches.values())
+    randomize_norms(layer)
+    copies = {name: copy.deepcopy(branch) for name, branch in layer.branches.items()}
+    x = torch.randn(7, *shape)
+    with route(layer, {"clean": 3, "multi_target": 4}):
+        out = layer(x)
+    assert_close(out, torch.cat([copies["clean"](x[:3]), copies["multi_target"](x[3:])]), rtol=0, atol=0)
+
+
+def test_flat_inputs_of_batch_norm_1d() -> None:
+    layer = MultiBatchNorm1d(5, ("clean", "other"))
+    x = torch.randn(8, 5)
+    with route(layer, {"clean": 4, "other": 4}):
+        out = layer(x)
+    assert_close(out[4:], nn.BatchNorm1d(5)(x[4:]))
+
+
+def test_a_layer_in_two_places_stays_shared() -> None:
+    network = convert_batchnorm(small_network(), BRANCHES)
+    assert network.bn is network.body[2]
+    assert len(multi_batchnorms(network)) == 2
+    plain = extract_branch(network)
+    assert plain.bn is plain.body[2]
+    assert type(plain.bn) is nn.BatchNorm2d
+
+
+def test_synchronised_batch_norm_keeps_its_class() -> None:
+    plain = nn.SyncBatchNorm.convert_sync_batchnorm(small_network()).eval()
+    converted = convert_batchnorm(copy.deepcopy(plain), BRANCHES)
+    assert all(type(b) is nn.SyncBatchNorm for m in multi_batchnorms(converted) for b in m.branches.values())
+    with route(converted, "multi_target"):
+        assert torch.equal(converted(images(3)), plain(images(3)))
+
+
+def test_other_norms_are_left_alone() -> None:
+    network = nn.Sequential(nn.InstanceNorm2d(3), nn.GroupNorm(1, 3), nn.BatchNorm2d(3))
+    convert_batchnorm(network, BRANCHES)
+    assert [type(m) for m in network] == [nn.InstanceNorm2d, nn.GroupNorm, MultiBatchNorm2d]
+
+
+def test_a_converted_module_keeps_its_device_and_type() -> None:
+    network = convert_batchnorm(small_network().double(), BRANCHES)
+    assert all(b.weight.dtype == torch.float64 for m in multi_batchnorms(network) for b in m.branches.values())
+
+
+def test_what_cannot_be_converted() -> None:
+    with pytest.raises(ValueError, match="no batch norm to convert"):
+        convert_batchnorm(nn.Linear(2, 2), BRANCHES)
+    network = convert_batchnorm(small_network(), BRANCHES)
+    with pytest.raises(ValueError, match="batch-norm branches already"):
+        convert_batchnorm(network, BRANCHES)
+
+
+@pytest.mark.parametrize("names", [(), ("clean", "clean")])
+def test_branches_need_different_names(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="one or more different names"):
+        MultiBatchNorm2d(3, names)
+    with pytest.raises(ValueError, match="one or more different names"):
+        convert_batchnorm(nn.BatchNorm2d(3), names)
+
+
+# --- routes ---
+
+
+@given(st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any), st.permutations(BRANCHES))
+@settings(max_examples=30)
+def test_slices_go_through_their_branches_and_no_others(sizes: list[int], order: list[str]) -> None:
+    layer = randomize_norms(MultiBatchNorm2d(3, BRANCHES))
+    copies = {name: copy.deepcopy(branch) for name, branch in layer.branches.items()}
+    x = images(sum(sizes))
+    with route(layer, dict(zip(order, sizes, strict=True))):
+        out = layer(x)
+    parts = torch.split(x, sizes)
+    used = [copies[name](part) for name, part in zip(order, parts, strict=True) if len(part)]
+    assert torch.equal(out, torch.cat(used))
+    for name, size in zip(order, sizes, strict=True):
+        assert layer.branches[name].num_batches_tracked == (size > 0)
+        assert_same_state(layer.branches[name], copies[name])
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_statistics_of_unused_branches_do_not_move(branch: str) -> None:
+    network = convert_batchnorm(small_network(), BRANCHES)
+    before = {name: statistics(extract_branch(network, name)) for name in BRANCHES}
+    with route(network, branch):
+        network(images(6))
+    for name in BRANCHES:
+        after = statistics(extract_branch(network, name))
+        moved = {key for key in after if not torch.equal(after[key], before[name][key])}
+        norms = ("bn.", "body.2.", "last.")
+        keys = ("running_mean", "running_var", "num_batches_tracked")
+        assert moved == ({n + k for n in norms for k in keys} if name == branch else set())
+
+
+def test_evaluation_moves_no_statistics() -> None:
+    network = convert_batchnorm(small_network(), BRANCHES).eval()
+    before = copy.deepcopy(network)
+    with route(network, {"clean": 2, "multi_target": 2}):
+        network(images(4))
+    assert_same_state(network, before)
+
+
+def test_without_a_route_everything_is_clean() -> None:
+    layer = randomize_norms(MultiBatchNorm2d(3, ("other", "clean"))).eval()
+    assert torch.equal(layer(images(2)), layer.branches["clean"](images(2)))
+    layer = randomize_norms(MultiBatchNorm2d(3, ("first", "second"))).eval()
+    assert torch.equal(layer(images(2)), layer.branches["first"](images(2)))
+
+
+def test_the_branches_are_a_module_dict_of_plain_layers() -> None:
+    layer = MultiBatchNorm2d(3)
+    assert isinstance(layer.branches, nn.ModuleDict)
+    assert tuple(layer.branches) == BRANCHES
+    assert all(type(branch) is nn.BatchNorm2d for branch in layer.branches.values())
+
+
+def test_routes_nest_and_are_restored() -> None:
+    network = convert_batchnorm(small_network(), BRANCHES).eval()
+    x = images(4)
+
+    def through(branch: str) -> Tensor:
+        return extract_branch(network, branch)(x)
+
+    mixed = torch.cat([through("single_target")[:3], through("multi_target")[3:]])
+    with route(network, {"single_target": 3, "multi_target": 1}):
+        assert_close(network(x), mixed)
+        with route(network, "multi_target"):
+            assert torch.equal(network(x), through("multi_target"))
+        assert_close(network(x), mixed)
+    assert torch.equal(network(x), through("clean"))
+
+
+def test_routes_are_restored_after_an_error() -> None:
+    network = convert_batchnorm(small_network(), BRANCHES).eval()
+    expected = extract_branch(network, "single_target")(images(2))
+    with route(network, "single_target"):
+        with pytest.raises(RuntimeError, match="stop"), route(network, "multi_target"):
+            raise RuntimeError("stop")
+        with pytest.raises(ValueError, match="add up"), route(network, {"clean": 1}):
+            network(images(2))
+        with pytest.raises(ValueError, match="no batch-norm branch"), route(network, "none"):
+            pass
+        assert torch.equal(network(images(2)), expected)
+
+
+@pytest.mark.parametrize("routes", [{"clean": 3}, {"clean": 3, "multi_target": 3}, {"clean": 0}])
+def test_routes_must_add_up_to_the_batch(routes: dict[str, int]) -> None:
+    network = convert_batchnorm(small_network(), BRANCHES)
+    with pytest.raises(ValueError, match=r"routes \{.*\} do not add up to the batch of 5"), route(network, routes):
+        network(images(5))
+
+
+@pytest.mark.parametrize("routes", ["cleen", {"clean": 2, "cleen": 3}])
+def test_an_unknown_branch(routes: str | dict[str, int]) -> None:
+    message = "^no batch-norm branch 'cleen'; there are: clean, single_target, multi_target$"
+    network = convert_batchnorm(small_network(), BRANCHES)
+    with pytest.raises(ValueError, match=message), route(network, routes):
+        pass
+    with pytest.raises(ValueError, match=message):
+        extract_branch(network, "cleen")
+
+
+def test_a_plain_network_is_all_clean() -> None:
+    network = small_network()
+    with route(network, {"clean": 4}):
+        network(images(4))
+    assert_same_state(extract_branch(network), network)
+    with pytest.raises(ValueError, match="no batch-norm branch 'multi_target'; there are: clean"):
+        extract_branch(network, "multi_target")
+
+
+def test_gradients_equal_those_of_separate_layers() -> None:
+    torch.manual_seed(0)
+    layer = randomize_norms(MultiBatchNorm2d(3, BRANCHES)).double()
+    copies = {name: copy.deepcopy(branch) for name, branch in layer.branches.items()}
+    x = images(9).double().requires_grad_(True)
+    y = x.detach().clone().requires_grad_(True)
+    weight = torch.randn(9, 3, 7, 6, dtype=torch.float64)
+    sizes = {"clean": 4, "single_target": 2, "multi_target": 3}
+    with route(layer, sizes):
+        (layer(x).square() * weight).sum().backward()
+    parts = torch.split(y, list(sizes.values()))
+    out = torch.cat([copies[name](part) for name, part in zip(sizes, parts, strict=True)])
+    (out.square() * weight).sum().backward()
+    assert_close(x.grad, y.grad)
+    for name, branch in copies.items():
+        assert_close(layer.branches[name].weight.grad, branch.weight.grad)
+        assert_close(layer.branches[name].bias.grad, branch.bias.grad)
+
+
+def test_an_unused_branch_gets_no_gradient() -> None:
+    layer = MultiBatchNorm2d(3, BRANCHES)
+    with route(layer, {"clean": 4, "single_target": 0, "multi_target": 2}):
+        layer(images(6)).square().sum().backward()
+    assert layer.branches["single_target"].weight.grad is None
+    assert layer.branches["multi_target"].weight.grad is not None
+
+
+@pytest.mark.parametrize("routes", ["clean", {"clean": 3, "multi_target": 1}])
+def test_the_memory_format_is_kept(routes: str | dict[str, int]) -> None:
+    layer = MultiBatchNorm2d(3, BRANCHES)
+    x = images(4)
+    with route(layer, routes):
+        expected = layer(x)
+        out = layer(x.contiguous(memory_format=torch.channels_last))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert_close(out, expected)
+
+
+# --- copies and files ---
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_equal_and_separate(duplicate: Callable[[nn.Module], nn.Module]) -> None:
+    network = randomize_norms(convert_batchnorm(small_network(), BRANCHES)).eval()
+    twin = duplicate(network)
+    assert_same_state(twin, network)
+    before = network(images(3))
+    with route(twin, "multi_target"):
+        twin.train()(images(3))
+        assert torch.equal(network(images(3)), before)
+
+
+def test_the_state_dict_round_trip() -> None:
+    network = randomize_norms(convert_batchnorm(small_network(), BRANCHES)).eval()
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other = convert_batchnorm(small_network(seed=5), BRANCHES).eval()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for branch in BRANCHES:
+        with route(network, branch), route(other, branch):
+            assert torch.equal(other(images(3)), network(images(3)))
+
+
+# --- extraction ---
+
+
+def test_extraction_leaves_the_network_as_it_was() -> None:
+    network = convert_batchnorm(small_network(), BRANCHES)
+    before = copy.deepcopy(network)
+    plain = extract_branch(network, "single_target")
+    for tensor in plain.state_dict().values():
+        tensor.fill_(7)
+    assert_same_state(network, before)
+    assert type(extract_branch(MultiBatchNorm2d(3, BRANCHES), "multi_target")) is nn.BatchNorm2d
+
+
+def test_a_branch_of_a_resnet_loads_into_torchvision() -> None:
+    torch.manual_seed(0)
+    loaded = torchvision.models.resnet18(num_classes=8).eval()
+    network = convert_batchnorm(copy.deepcopy(loaded), BRANCHES)
+    randomize_norms(network)
+    x = torch.randn(2, 3, 32, 32)
+    outputs = []
+    for branch in BRANCHES:
+        plain = extract_branch(network, branch)
+        assert not any("branches" in key for key in plain.state_dict())
+        assert not multi_batchnorms(plain)
+        loaded.load_state_dict(plain.state_dict(), strict=True)
+        with torch.no_grad(), route(network, branch):
+            outputs.append(network(x))
+            assert torch.equal(loaded(x), outputs[-1])
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_a_timm_network_converts_routes_and_extracts() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    plain = timm.create_model("test_efficientnet", num_classes=5).eval()
+    kinds = [type(m) for m in plain.modules() if isinstance(m, nn.BatchNorm2d)]
+    network = convert_batchnorm(copy.deepcopy(plain), BRANCHES)
+    assert [type(m.branches["multi_target"]) for m in multi_batchnorms(network)] == kinds
+    assert timm.layers.BatchNormAct2d in kinds
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network(x), plain(x))
+        randomize_norms(network)
+        expected = [extract_branch(network, b)(x) for b in BRANCHES]
+        with route(network, dict.fromkeys(BRANCHES[:2], 1) | {"multi_target": 2}):
+            out = network(x)
+        for rows, branch in ((slice(0, 1), 0), (slice(1, 2), 1), (slice(2, 4), 2)):
+            assert_close(out[rows], expected[branch][rows], rtol=1e-4, atol=1e-4)
+    plain.load_state_dict(extract_branch(network, "multi_target").state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(plain(x), expected[2])
