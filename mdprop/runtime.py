@@ -95,7 +95,7 @@ def device() -> torch.device:
 def workers() -> int:
     """Processes that decode images: `$MDPROP_WORKERS`, else 0, which decodes in the main process."""
     value = os.environ.get("MDPROP_WORKERS") or "0"
-    if not value.isdigit():
+    if not value.isdecimal():
         raise ParameterError(f"MDPROP_WORKERS={value}: a number from 0 is needed")
     return int(value)
 

@@ -22,7 +22,8 @@ def train(
     from mdprop.config import load_params
     from mdprop.distributions import get_method
 
-    chosen, p = get_method(method), load_params(params)
+    p = load_params(params)
+    chosen = get_method(method)
 
     import torch
     from dvclive import Live

@@ -24,7 +24,7 @@ def test_a_command_that_works_returns_its_value() -> None:
     assert list(inspect.signature(command).parameters) == ["a", "b"]
 
 
-@pytest.mark.parametrize("kind", MDPropError.__subclasses__() + [MDPropError])
+@pytest.mark.parametrize("kind", [*MDPropError.__subclasses__(), MDPropError])
 def test_a_users_mistake_is_one_line_and_exit_code_2(
     kind: type[MDPropError], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -203,7 +203,9 @@ def test_other_norms_are_left_alone() -> None:
 
 def test_a_converted_module_keeps_its_device_and_type() -> None:
     network = convert_batchnorm(small_network().double(), BRANCHES)
-    assert all(b.weight.dtype == torch.float64 for m in multi_batchnorms(network) for b in m.branches.values())
+    assert all(
+        b.weight.dtype == torch.float64 for m in multi_batchnorms(network) for b in m.branches.values()
+    )
 
 
 def test_what_cannot_be_converted() -> None:
@@ -309,7 +311,10 @@ def test_routes_are_restored_after_an_error() -> None:
 @pytest.mark.parametrize("routes", [{"clean": 3}, {"clean": 3, "multi_target": 3}, {"clean": 0}])
 def test_routes_must_add_up_to_the_batch(routes: dict[str, int]) -> None:
     network = convert_batchnorm(small_network(), BRANCHES)
-    with pytest.raises(ValueError, match=r"routes \{.*\} do not add up to the batch of 5"), route(network, routes):
+    with (
+        pytest.raises(ValueError, match=r"routes \{.*\} do not add up to the batch of 5"),
+        route(network, routes),
+    ):
         network(images(5))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +38,30 @@ def save_model(
         "backbone": backbone,
         "embedding_dim": embedding_dim,
         "branches": list(norms[0].branches) if norms else [CLEAN],
-        "mean": [round(v, 6) for v in model.mean.flatten().tolist()],
-        "std": [round(v, 6) for v in model.std.flatten().tolist()],
+        "mean": [float(str(v)) for v in model.mean.flatten().cpu().numpy()],
+        "std": [float(str(v)) for v in model.std.flatten().cpu().numpy()],
     }
-    _write_state(model.network, folder / WEIGHTS)
     description = json.dumps({"build": build, **details}, indent=2, sort_keys=True)
+    _write_state(model.network, folder / WEIGHTS)
     write_files({folder / DESCRIPTION: description + "\n"})
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedder:
     """The network that `save_model` wrote, every branch, in eval mode. Raises `ModelError`."""
     folder = Path(folder)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).exists():
+            raise ModelError(f"no model in {folder}: {folder / name} is missing; train it first")
     try:
-        build = json.loads((folder / DESCRIPTION).read_text())["build"]
+        model = build_model(**json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["build"])
         state = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise ModelError(f"no model in {folder}: {error.filename} is missing; train it first") from None
-    except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"the model in {folder} cannot be read ({error}); train it again") from None
-    model = build_model(**build)
     try:
         model.network.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelError(f"the weights in {folder} do not fit its model.json: {error}") from None
+        problem = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise ModelError(f"the weights in {folder} do not fit its model.json: {problem}") from None
     return model.to(device).eval()
 
 

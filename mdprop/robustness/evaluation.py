@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mdprop.data.embeddings import read_embeddings
 from mdprop.distributions import CLEAN
+from mdprop.errors import ResultError
 from mdprop.metrics import (
     Depth,
     class_sizes,
@@ -34,13 +35,20 @@ def evaluate_sets(
     protocol, recall_at_K_all_adversarial, searches each adversarial query among all other
     adversarial images of its set.
     seed: of k-means.
+
+    Raises `ResultError` for a set that cannot be measured: too small, too few dimensions, not finite.
     """
     ids, labels, gallery = read_embeddings(folder / f"{CLEAN}.parquet")
-    results = {CLEAN: _measure(gallery, labels, ids, gallery, labels, ids, ks, seed)}
-    for name in sets:
-        query_ids, query_labels, queries = read_embeddings(folder / f"{name}.parquet")
-        results[name] = _measure(queries, query_labels, query_ids, gallery, labels, ids, ks, seed)
-        among = recall_at_k(queries, query_labels, ks)
+    results: dict[str, dict[str, float]] = {}
+    for name in (CLEAN, *sets):
+        path = folder / f"{name}.parquet"
+        query_ids, query_labels, queries = read_embeddings(path)
+        try:
+            results[name] = _measure(queries, query_labels, query_ids, gallery, labels, ids, ks, seed)
+            among = {} if name == CLEAN else recall_at_k(queries, query_labels, ks)
+        except ValueError as error:
+            causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
+            raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
         results[name] |= {f"recall_at_{k}_all_adversarial": value for k, value in among.items()}
     return results
 

@@ -44,14 +44,15 @@ def training_step(
     images [B, C, H, W] in [0, 1], labels [B]. One metric loss sees clean and adversarial
     embeddings together, so that pairs between them count. Leaves the model in train mode.
     """
+    routes = method.routes(method.slices(len(images)))
     if method.adversarial:
-        assert attack is not None
+        if attack is None:
+            raise ValueError(f"method '{method.name}' needs an attack")
         model.eval()
         attacked, attacked_labels = attack_batch(model, method, images, labels, attack, generator)
         images, labels = torch.cat([images, attacked]), torch.cat([labels, attacked_labels])
     model.train()
-    size = len(images) - len(attacked) if method.adversarial else len(images)
-    with route(model, method.routes(method.slices(size))):
+    with route(model, routes):
         return loss(model(images), labels)
 
 

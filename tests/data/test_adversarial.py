@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mdprop.data.adversarial import (
+    Batch,
+    attack_settings,
+    count_adversarial,
+    read_adversarial,
+    write_adversarial,
+)
+from mdprop.errors import DataError
+
+SETTINGS = {"goal": "multi_target", "epsilon": 0.05, "units": "pixel", "steps": 10}
+
+
+def batches(*sizes: int, channels: int = 1) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    found, first = [], 100
+    for size in sizes:
+        ids = torch.arange(first, first + size)
+        found.append((ids, ids // 3, torch.rand(size, channels, 5, 4, generator=generator)))
+        first += size
+    return found
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_was_written_is_read_bit_by_bit(tmp_path: Path, channels: int) -> None:
+    written = batches(3, 3, 1, channels=channels)
+    path = tmp_path / "new" / "set.arrow"
+    write_adversarial(path, written, SETTINGS)
+    read = list(read_adversarial(path))
+    assert [len(ids) for ids, _, _ in read] == [3, 3, 1]
+    for batch, expected in zip(read, written, strict=True):
+        for tensor, value in zip(batch, expected, strict=True):
+            assert tensor.dtype == value.dtype
+            assert torch.equal(tensor, value)
+    assert count_adversarial(path) == 3
+    assert attack_settings(path) == SETTINGS
+    assert [p.name for p in path.parent.iterdir()] == ["set.arrow"]
+
+
+def test_an_epsilon_that_8_bits_cannot_hold_is_kept(tmp_path: Path) -> None:
+    ids, labels, images = batches(2)[0]
+    write_adversarial(tmp_path / "a.arrow", [(ids, labels, images + 1e-6)], SETTINGS)
+    ((_, _, read),) = read_adversarial(tmp_path / "a.arrow")
+    assert torch.equal(read, images + 1e-6)
+    assert not torch.equal(read, images)
+
+
+def test_images_in_another_memory_format(tmp_path: Path) -> None:
+    ids, labels, images = batches(3, channels=3)[0]
+    moved = images.contiguous(memory_format=torch.channels_last)
+    write_adversarial(tmp_path / "a.arrow", [(ids, labels, moved)], SETTINGS)
+    ((_, _, read),) = read_adversarial(tmp_path / "a.arrow")
+    assert torch.equal(read, images)
+
+
+def test_the_tensors_can_be_written_to(tmp_path: Path) -> None:
+    write_adversarial(tmp_path / "a.arrow", batches(2), SETTINGS)
+    for _, _, images in read_adversarial(tmp_path / "a.arrow"):
+        images.zero_()
+    ((_, _, again),) = read_adversarial(tmp_path / "a.arrow")
+    assert torch.equal(again, batches(2)[0][2])
+
+
+def test_one_batch_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def stream() -> Iterator[Batch]:
+        for number in range(5):
+            images = torch.rand(2, 1, 4, 4)
+            alive.append(weakref.ref(images))
+            yield torch.arange(2) + number, torch.zeros(2).long(), images
+            del images
+            assert sum(reference() is not None for reference in alive) <= 1
+
+    write_adversarial(tmp_path / "a.arrow", stream(), SETTINGS)
+    assert len(alive) == 5
+
+
+def test_the_same_batches_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_adversarial(tmp_path / name, batches(3, 2), SETTINGS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_no_images_are_a_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    with pytest.raises(DataError, match=rf"^{path}: there are no images to attack$"):
+        write_adversarial(path, [], SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_keeps_the_old_set_and_nothing_else(tmp_path: Path) -> None:
+    def broken() -> Iterator[Batch]:
+        yield from batches(2)
+        raise RuntimeError("out of memory")
+
+    path = tmp_path / "a.arrow"
+    write_adversarial(path, batches(3), SETTINGS)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        write_adversarial(path, broken(), SETTINGS)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_set(tmp_path: Path) -> None:
+    path = tmp_path / "none.arrow"
+    message = rf"^{path} does not exist: run the attack stage first$"
+    with pytest.raises(DataError, match=message):
+        next(read_adversarial(path))
+    with pytest.raises(DataError, match=message):
+        attack_settings(path)
+    with pytest.raises(DataError, match=message):
+        count_adversarial(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.4, 0.99])
+def test_a_truncated_set(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.arrow"
+    write_adversarial(path, batches(3, 3), SETTINGS)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(
+        DataError, match=rf"^{path} is truncated or no Arrow file: run the attack stage again$"
+    ):
+        list(read_adversarial(path))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from mdprop import embedding
+from mdprop.data import transforms
+from mdprop.data.adversarial import Batch
+from mdprop.data.embeddings import read_embeddings
+from mdprop.data.store import ImageStore
+from mdprop.embedding import embed_images, extract_embeddings, store_batches
+from tests.helpers import small_embedder, small_store
+
+CPU = torch.device("cpu")
+TRANSFORM = transforms.test_transform(16, 16)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return small_store(tmp_path / "test.arrow", classes=4, images=3)
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(5, [5, 5, 2]), (12, [12]), (64, [12]), (1, [1] * 12)])
+def test_all_images_of_a_store_in_order(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch, size: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(embedding, "BATCH_SIZE", size)
+    batches = list(store_batches(store, TRANSFORM))
+    assert [len(ids) for ids, _, _ in batches] == sizes
+    ids, labels, images = (torch.cat(column) for column in zip(*batches, strict=True))
+    assert ids.tolist() == store.ids.tolist() == list(range(100, 112))
+    assert labels.tolist() == store.labels.tolist()
+    assert torch.equal(images, torch.stack([TRANSFORM(store.image(i)) for i in range(12)]))
+
+
+def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStore) -> None:
+    model = small_embedder().train()
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    extract_embeddings(model, store_batches(store, TRANSFORM), tmp_path / "clean.parquet", CPU)
+    assert not model.training
+    assert all(torch.equal(value, statistics[key]) for key, value in model.state_dict().items())
+    ids, labels, embeddings = read_embeddings(tmp_path / "clean.parquet")
+    assert ids.tolist() == store.ids.tolist()
+    assert labels.tolist() == store.labels.tolist()
+    images = torch.stack([TRANSFORM(store.image(i)) for i in range(12)])
+    with torch.no_grad():
+        assert_close(torch.tensor(embeddings), model(images))
+
+
+def test_the_size_of_a_batch_does_not_matter(
+    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for size in (5, 64):
+        monkeypatch.setattr(embedding, "BATCH_SIZE", size)
+        extract_embeddings(
+            small_embedder(), store_batches(store, TRANSFORM), tmp_path / f"{size}.parquet", CPU
+        )
+        results.append(torch.tensor(read_embeddings(tmp_path / f"{size}.parquet")[2]))
+    assert_close(results[0], results[1])
+
+
+def test_adversarial_batches_are_embedded_as_they_come(tmp_path: Path) -> None:
+    model = small_embedder().eval()
+    batches = [(torch.tensor([7, 3]), torch.tensor([1, 0]), torch.rand(2, 1, 16, 16)) for _ in range(2)]
+    extract_embeddings(model, batches, tmp_path / "a.parquet", CPU)
+    ids, labels, embeddings = read_embeddings(tmp_path / "a.parquet")
+    assert (ids.tolist(), labels.tolist()) == ([7, 3, 7, 3], [1, 0, 1, 0])
+    expected = torch.cat([embed_images(model, images, CPU) for _, _, images in batches])
+    assert torch.equal(torch.tensor(embeddings), expected)
+
+
+def test_embedding_needs_no_gradient() -> None:
+    embeddings = embed_images(small_embedder().eval(), torch.rand(2, 1, 16, 16), CPU)
+    assert not embeddings.requires_grad
+    assert_close(embeddings.norm(dim=1), torch.ones(2))
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[Batch]:
+        yield torch.tensor([0]), torch.tensor([0]), torch.rand(1, 1, 16, 16)
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        extract_embeddings(small_embedder(), broken(), tmp_path / "a.parquet", CPU)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mdprop.data.datasets import TrainImages, train_loader
+from mdprop.data.samplers import ClassBalancedSampler
+from mdprop.data.store import ImageStore
+from mdprop.data.transforms import train_transform
+from mdprop.distributions import METHODS
+from mdprop.losses import MultiSimilarityLoss
+from mdprop.models import Embedder, build_model
+from mdprop.training import TrainingAttack, train
+from tests.helpers import small_store
+
+ATTACK = TrainingAttack(targets=2, target_kind="other_class", epsilon=0.03, steps=1, start_noise=0.01)
+Batches = DataLoader[tuple[Tensor, int]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    folder: Path = tmp_path_factory.mktemp("store")
+    return small_store(folder / "train.arrow", classes=4, images=6)
+
+
+def loader(store: ImageStore, seed: int = 0) -> Batches:
+    sampler = ClassBalancedSampler(store.labels, 8, 2, seed)
+    return train_loader(TrainImages(store, train_transform(16, (0.8, 1.0), False)), sampler, 0)
+
+
+def trained(
+    store: ImageStore, method: str = "mdprop", batches: int = 0, loss: nn.Module | None = None, **options: Any
+) -> tuple[Embedder, list[float]]:
+    """A model after training, and the mean loss of each epoch. `batches`: the sampler's seed."""
+    torch.manual_seed(0)
+    model = build_model("conv4", 6, branches=METHODS[method].branches, mean=[0.5], std=[0.25])
+    losses: list[float] = []
+
+    def after_epoch(epoch: int, values: Mapping[str, float]) -> None:
+        assert list(values) == ["loss"]
+        losses.append(values["loss"])
+        assert epoch == len(losses)
+
+    settings = {"epochs": 2, "learning_rate": 1e-2, "weight_decay": 1e-4, "schedule": "constant", "seed": 0}
+    returned = train(
+        model,
+        loss or MultiSimilarityLoss(),
+        METHODS[method],
+        loader(store, batches),
+        attack=ATTACK if METHODS[method].adversarial else None,
+        after_epoch=after_epoch,
+        **{**settings, **options},
+    )
+    assert returned is model
+    return model, losses
+
+
+def same(model: nn.Module, other: nn.Module) -> bool:
+    state, others = model.state_dict(), other.state_dict()
+    return all(torch.equal(value, others[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize("method", ["standard", "mdprop_unadv"])
+def test_the_same_seed_gives_the_same_weights(store: ImageStore, method: str) -> None:
+    first, losses = trained(store, method)
+    torch.rand(7)  # the global generator has no say
+    second, again = trained(store, method)
+    assert same(first, second)
+    assert losses == again
+
+
+def test_the_seed_draws_the_attacks(store: ImageStore) -> None:
+    assert not same(trained(store, seed=0)[0], trained(store, seed=1)[0])
+    assert same(trained(store, "standard", seed=0)[0], trained(store, "standard", seed=1)[0])
+
+
+def test_the_samplers_seed_draws_the_batches(store: ImageStore) -> None:
+    assert not same(trained(store, "standard")[0], trained(store, "standard", batches=1)[0])
+
+
+def test_each_epoch_draws_other_batches_and_attacks(
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bytes, int]] = []
+
+    def step(
+        model: nn.Module,
+        loss: nn.Module,
+        method: Any,
+        images: Tensor,
+        labels: Tensor,
+        attack: Any,
+        draws: Any,
+    ) -> Tensor:
+        if not seen or draws.initial_seed() != seen[-1][1]:
+            seen.append((images.contiguous().numpy().tobytes(), draws.initial_seed()))
+        return loss(model(images), labels)
+
+    monkeypatch.setattr("mdprop.training.loop.training_step", step)
+    for seed in (0, 1):
+        trained(store, "standard", epochs=3, seed=seed)
+    assert len(seen) == 6
+    assert len({images for images, _ in seen[:3]}) == 3
+    assert [images for images, _ in seen[:3]] == [images for images, _ in seen[3:]]
+    assert len({draws for _, draws in seen}) == 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_goes_down(store: ImageStore, method: str) -> None:
+    model, losses = trained(store, method, epochs=20, learning_rate=1e-3)
+    assert len(losses) == 20
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert not model.training
+
+
+def test_the_epochs_loss_is_the_mean_of_its_batches(store: ImageStore) -> None:
+    values: list[float] = []
+
+    class Recorded(MultiSimilarityLoss):
+        def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            value = super().forward(embeddings, labels)
+            values.append(value.item())
+            return value
+
+    _, losses = trained(store, "standard", loss=Recorded())
+    assert len(values) == 6
+    assert losses == pytest.approx([sum(values[:3]) / 3, sum(values[3:]) / 3])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_schedules(store: ImageStore, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
+    rates: list[float] = []
+
+    class Recorded(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Recorded)
+    trained(store, "standard", epochs=10, learning_rate=2e-3, schedule=schedule)
+    assert len(rates) == 30
+    if schedule == "constant":
+        assert set(rates) == {2e-3}
+    else:
+        peak = rates.index(max(rates))
+        assert max(rates) == pytest.approx(2e-3, rel=0.01)
+        assert 0 < peak < 15
+        assert rates[: peak + 1] == sorted(rates[: peak + 1])
+        assert rates[peak:] == sorted(rates[peak:], reverse=True)
+        assert rates[0] < 2e-3 / 10
+        assert rates[-1] < rates[0] / 100
+
+
+def test_parameters_of_the_loss_are_trained_too(store: ImageStore) -> None:
+    class Centred(MultiSimilarityLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.centre = nn.Parameter(torch.zeros(6))
+
+        def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            return super().forward(embeddings - self.centre, labels)
+
+    loss = Centred()
+    trained(store, "standard", loss=loss)
+    assert loss.centre.abs().min() > 0
+
+
+def test_weight_decay_reaches_the_optimiser(store: ImageStore) -> None:
+    assert not same(trained(store, "standard")[0], trained(store, "standard", weight_decay=0.1)[0])

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from mdprop.attacks import Bound, choose_targets
+from mdprop.distributions import METHODS, Method, TargetKind
+from mdprop.layers import extract_branch, multi_batchnorms, route
+from mdprop.losses import MultiSimilarityLoss
+from mdprop.models import Embedder
+from mdprop.training import TrainingAttack, attack_batch, training_step
+from tests.helpers import small_embedder
+
+LABELS = torch.arange(6).repeat_interleave(2)
+ATTACK = TrainingAttack(targets=3, target_kind="other_class", epsilon=0.05, steps=1, start_noise=0.01)
+SEED = 4
+
+# Per adversarial distribution of a batch of 12: the branch, the rows, the targets and their kind.
+Slices = list[tuple[str, range, int, TargetKind | None]]
+BATCHES: dict[str, Slices] = {
+    "at": [("clean", range(12), 1, None)],
+    "advprop": [("single_target", range(12), 1, None)],
+    "mdprop": [("single_target", range(6), 1, None), ("multi_target", range(6, 12), 3, None)],
+    "mdprop_unadv": [
+        ("single_target", range(4), 1, None),
+        ("multi_target", range(4, 8), 3, None),
+        ("unadversarial", range(8, 12), 1, "same_class"),
+    ],
+}
+
+
+def batch() -> Tensor:
+    return torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def model_for(method: Method) -> Embedder:
+    """A network in float64, so that rounding does not decide the sign of a gradient."""
+    return small_embedder(method.branches).double().train()
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(SEED)
+
+
+def restated_attack(model: Embedder, slices: Slices, images: Tensor, attack: TrainingAttack) -> Tensor:
+    """The attacks of the paper, one slice after the other, each by a network with one branch alone."""
+    draws = generator()
+    networks = [extract_branch(model, branch).eval() for branch, _, _, _ in slices]
+    aims = []
+    for network, (_, rows, count, kind) in zip(networks, slices, strict=True):
+        embeddings = network(images[list(rows)]).detach()
+        aims.append(choose_targets(embeddings, LABELS[list(rows)], count, kind or attack.target_kind, draws))
+    shape = (sum(len(rows) for _, rows, _, _ in slices), *images.shape[1:])
+    noise = (2 * torch.rand(shape, generator=draws) - 1).double() * attack.start_noise
+    attacked, start = [], 0
+    for network, targets, (_, rows, count, _) in zip(networks, aims, slices, strict=True):
+        clean = images[list(rows)]
+        low, high = clean - attack.epsilon, clean + attack.epsilon
+        x = clean + noise[start : start + len(rows)]
+        start += len(rows)
+        x = torch.minimum(torch.maximum(x, low), high).clamp(0, 1)
+        for _ in range(attack.steps):
+            x.requires_grad_(True)
+            out = network(x)
+            distances = [(out[i] - targets[t, i]).norm() for t in range(count) for i in range(len(x))]
+            (gradient,) = torch.autograd.grad((sum(distances) / len(distances)) ** 2, x)
+            x = x.detach() - attack.epsilon / attack.steps * gradient.sign()
+            x = torch.minimum(torch.maximum(x, low), high).clamp(0, 1)
+        attacked.append(x)
+    return torch.cat(attacked)
+
+
+def restated_loss(
+    model: Embedder,
+    slices: Slices,
+    images: Tensor,
+    attacked: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, dict[str, nn.Module]]:
+    """One loss over the embeddings of all slices, and the networks with one branch each."""
+    batches = {"clean": [images]}
+    labels, start = [LABELS], 0
+    for branch, rows, _, _ in slices:
+        batches.setdefault(branch, []).append(attacked[start : start + len(rows)])
+        labels.append(LABELS[list(rows)])
+        start += len(rows)
+    networks = {branch: extract_branch(model, branch).train() for branch in batches}
+    embeddings = [networks[branch](torch.cat(parts)) for branch, parts in batches.items()]
+    return loss(torch.cat(embeddings), torch.cat(labels)), networks
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        ATTACK,
+        TrainingAttack(3, "any", epsilon=0.1, steps=3, start_noise=0.03),
+        TrainingAttack(
+            3, "other_class", torch.full((1, 1, 1), 0.02).double(), 2, torch.full((1, 1, 1), 0.1).double()
+        ),
+    ],
+    ids=["one step", "the authors' targets", "a radius a channel"],
+)
+def test_a_step_equals_its_restatement(name: str, attack: TrainingAttack) -> None:
+    method, images, loss = METHODS[name], batch(), MultiSimilarityLoss()
+    model = model_for(method)
+    expected = restated_attack(model, BATCHES[name], images, attack)
+    model.eval()
+    attacked, labels = attack_batch(model, method, images, LABELS, attack, generator())
+    assert_close(attacked, expected, rtol=0, atol=1e-12)
+    assert labels.tolist() == LABELS.tolist()
+    assert not torch.equal(attacked, images)
+
+    expected_loss, networks = restated_loss(model, BATCHES[name], images, expected, loss)
+    value = training_step(model.train(), loss, method, images, LABELS, attack, generator())
+    assert_close(value, expected_loss)
+    assert value > 0
+    value.backward()
+    expected_loss.backward()
+    for branch, network in networks.items():
+        routed = extract_branch(model, branch)
+        for key, statistic in network.named_buffers():
+            assert_close(routed.get_buffer(key), statistic, msg=f"{branch} {key}")
+        for norm, alone in zip(multi_batchnorms(model), _norms(network), strict=False):
+            assert_close(norm.branches[branch].weight.grad, alone.weight.grad)
+    shared = [key for key, _ in model.network.fc.named_parameters()]
+    for key in shared:
+        total = sum(network.network.fc.get_parameter(key).grad for network in networks.values())
+        assert_close(model.network.fc.get_parameter(key).grad, total)
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_standard_is_ordinary_training() -> None:
+    model, images, loss = model_for(METHODS["standard"]), batch(), MultiSimilarityLoss()
+    twin = copy.deepcopy(model)
+    draws = generator()
+    state = draws.get_state()
+    value = training_step(model.eval(), loss, METHODS["standard"], images, LABELS, None, draws)
+    expected = loss(twin(images), LABELS)
+    assert torch.equal(value, expected)
+    assert torch.equal(draws.get_state(), state)
+    value.backward()
+    expected.backward()
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_statistics_move_once_a_step_and_only_by_the_training_pass(name: str) -> None:
+    method = METHODS[name]
+    model = model_for(method).eval()
+    before = copy.deepcopy(model.state_dict())
+    if method.adversarial:
+        attack_batch(model, method, batch(), LABELS, ATTACK, generator())
+        assert not model.training
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    training_step(model, MultiSimilarityLoss(), method, batch(), LABELS, ATTACK, generator())
+    assert all(module.training for module in model.modules())
+    for branch in method.branches:
+        for norm in _norms(extract_branch(model, branch)):
+            assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_leaves_no_routes_and_no_gradients_behind(name: str) -> None:
+    method = METHODS[name]
+    model = model_for(method)
+    training_step(model, MultiSimilarityLoss(), method, batch(), LABELS, ATTACK, generator())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(norm.routes == "clean" for norm in multi_batchnorms(model))
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_generator_decides_the_attack(name: str) -> None:
+    method, images = METHODS[name], batch()
+    model = model_for(method).eval()
+
+    def attacked(seed: int) -> Tensor:
+        torch.rand(1)  # the global generator has no say
+        draws = torch.Generator().manual_seed(seed)
+        return attack_batch(model, method, images, LABELS, ATTACK, draws)[0]
+
+    assert torch.equal(attacked(0), attacked(0))
+    assert not torch.equal(attacked(0), attacked(1))
+
+
+@pytest.mark.parametrize("epsilon", [0.05, torch.full((1, 1, 1), 0.05)])
+def test_attacked_images_are_in_the_ball_and_in_range(epsilon: Bound) -> None:
+    model, images = model_for(METHODS["mdprop"]).eval(), batch().round(decimals=1)
+    attack = TrainingAttack(3, "other_class", epsilon, steps=4, start_noise=0.2)
+    attacked, _ = attack_batch(model, METHODS["mdprop"], images, LABELS, attack, generator())
+    assert (attacked - images).abs().max() <= 0.05 + 1e-6
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+
+
+def test_the_attack_brings_embeddings_nearer_to_their_targets() -> None:
+    model, images = model_for(METHODS["advprop"]).eval(), batch()
+    attack = TrainingAttack(1, "other_class", 0.002, steps=3, start_noise=0.0)
+    attacked, _ = attack_batch(model, METHODS["advprop"], images, LABELS, attack, generator())
+    with route(model, "single_target"), torch.no_grad():
+        clean = model(images)
+        targets = choose_targets(clean, LABELS, 1, "other_class", generator())[0]
+        before, after = (clean - targets).norm(dim=1), (model(attacked) - targets).norm(dim=1)
+    assert (after < before).all()
+
+
+def test_targets_of_each_distribution() -> None:
+    by_name = {d.name: ATTACK.targets_of(d) for d in METHODS["mdprop_unadv"].adversarial}
+    assert by_name == {
+        "single_target": (1, "other_class"),
+        "multi_target": (3, "other_class"),
+        "unadversarial": (1, "same_class"),
+    }
+    authors = TrainingAttack(5, "any", 0.01, 1, 0.0)
+    assert [authors.targets_of(d) for d in METHODS["mdprop"].adversarial] == [(1, "any"), (5, "any")]
+
+
+def test_a_slice_without_rows_is_left_out() -> None:
+    # Half an image is none: the single-targeted slice of a batch of one is empty.
+    model = model_for(METHODS["mdprop"]).eval()
+    attack = TrainingAttack(3, "any", 0.05, 1, 0.01)
+    attacked, labels = attack_batch(model, METHODS["mdprop"], batch()[:1], LABELS[:1], attack, generator())
+    assert attacked.shape == (1, 1, 16, 16)
+    assert labels.tolist() == [0]
+    assert attacked.isfinite().all()
+
+
+def test_an_adversarial_method_needs_an_attack() -> None:
+    with pytest.raises(ValueError, match=r"^method 'at' needs an attack$"):
+        training_step(
+            model_for(METHODS["at"]), MultiSimilarityLoss(), METHODS["at"], batch(), LABELS, None, generator()
+        )
