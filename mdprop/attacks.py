@@ -78,19 +78,18 @@ def target_rows(
 
 
 def _draw_distinct(total: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Uniform integers below `total` [Q] -> [count, Q], different in a column where they can be."""
+    """Uniform integers below `total` [Q] -> [count, Q], different in a column where they can be.
 
-    def draw(limit: Tensor) -> Tensor:
-        uniform = torch.rand(count, len(limit), generator=generator, dtype=torch.float64)
-        return (uniform * limit).long().clamp_(max=limit - 1)
-
-    drawn = draw(total)
-    while count > 1:
-        ordered = drawn.sort(dim=0).values
-        clash = (ordered[1:] == ordered[:-1]).any(0) & (total >= count)
-        if not clash.any():
-            break
-        drawn[:, clash] = draw(total[clash])
+    Floyd's sampling: draw i is below total - count + i + 1, or just that where its value is taken.
+    """
+    uniform = torch.rand(count, len(total), generator=generator, dtype=torch.float64)
+    drawn = torch.empty(count, len(total), dtype=torch.long)
+    enough = total >= count
+    for i in range(count):
+        top = torch.where(enough, total - count + i, total - 1)
+        row = (uniform[i] * (top + 1)).long().minimum(top)
+        taken = (drawn[:i] == row).any(0) & enough
+        drawn[i] = torch.where(taken, top, row)
     return drawn
 
 

@@ -72,7 +72,7 @@ def check(
 
 @app.command()
 def export(
-    model_dir: Annotated[Path, typer.Argument(help="A trained model, such as runs/mdprop/0/model.")],
+    model_dir: Annotated[Path, typer.Argument(help="A trained model, such as runs/mdprop/0.")],
     out: Annotated[Path, typer.Argument(help="A .safetensors or .pth file.")],
     branch: Annotated[str, typer.Option(help="The batch-norm branch to keep.")] = "clean",
 ) -> None:

@@ -156,6 +156,8 @@ class AdversarySettings(_Section):
     @field_validator("sets")
     @classmethod
     def _named_by_goal(cls, sets: dict[str, float]) -> dict[str, float]:
+        if not sets:
+            raise ValueError("name at least one adversarial set, such as single_target_middle: 0.05")
         for name in sets:
             if goal_of(name) is None:
                 raise ValueError(f"'{name}' must begin with a goal: {', '.join(GOALS)}")
@@ -202,6 +204,15 @@ class Params(_Section):
         if self.dataset.name not in self.datasets:
             raise ValueError(
                 f"dataset.name '{self.dataset.name}' is no block of datasets: {', '.join(self.datasets)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _images_fit_the_backbone(self) -> Params:
+        if self.model.backbone == "conv4" and self.active_dataset.image_size < 16:
+            raise ValueError(
+                f"datasets.{self.dataset.name}.image_size {self.active_dataset.image_size} is too small for "
+                "conv4, which halves it four times: 16 or more"
             )
         return self
 

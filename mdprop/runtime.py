@@ -86,8 +86,10 @@ def device() -> torch.device:
 
     name = os.environ.get("MDPROP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        place = torch.ones(1, device=name)
+        place.item()  # fails on meta, which holds no numbers
+        return place.device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = one_line(error).split(". ")[0]
         raise ParameterError(f"MDPROP_DEVICE={name}: {reason}; use cpu, cuda or cuda:<number>") from None
 

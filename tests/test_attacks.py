@@ -334,3 +334,11 @@ def test_targets_that_cannot_be_chosen() -> None:
         target_rows(rows, rows[:2], 1, "any")
     with pytest.raises(ValueError, match="unknown target kind 'own'; known: other_class, same_class, any"):
         target_rows(rows, rows, 1, "own")  # type: ignore[arg-type]
+
+
+def test_as_many_targets_as_there_are_candidates():
+    labels = torch.arange(16).repeat_interleave(2)
+    rows = target_rows(labels, torch.arange(32), 30, "other_class", torch.Generator().manual_seed(0))
+    for query in range(32):
+        others = set(range(32)) - {query, query ^ 1}
+        assert set(rows[:, query].tolist()) == others

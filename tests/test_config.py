@@ -140,6 +140,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"datasets.glyphs.image_size": 33}, "datasets.glyphs: image_size 33 must not exceed resize 32"),
     ({"datasets.glyphs.crop_scale": [1.0, 0.5]}, "crop_scale must be [smallest, largest]"),
     ({"dataset.name": "cub"}, "dataset.name 'cub' is no block of datasets: folder, glyphs, omniglot"),
+    (
+        {"datasets.glyphs.image_size": 15},
+        "datasets.glyphs.image_size 15 is too small for conv4, which halves it four times: 16 or more",
+    ),
+    (
+        {"train.batch_size": 4},
+        "train.batch_size 4 is too small for mdprop: a slice of 2 images may hold one class only "
+        "(images_per_class is 2); raise batch_size",
+    ),
     # methods
     (
         {"methods.clean": ["standrad"]},
@@ -212,6 +221,13 @@ def test_a_whole_number_is_fine_where_a_fraction_is_meant(tmp_path: Path) -> Non
 
 def test_ks_are_sorted_and_each_is_there_once(tmp_path: Path) -> None:
     assert load_changed(tmp_path, {"evaluate.ks": [4, 1, 2, 4]}).evaluate.ks == (1, 2, 4)
+
+
+def test_what_does_not_concern_the_choice_is_not_held_against_it(tmp_path: Path) -> None:
+    changes = {"datasets.glyphs.image_size": 15, "model.backbone": "resnet18"}
+    assert load_changed(tmp_path, changes).active_dataset.image_size == 15
+    changes = {"train.batch_size": 4, "methods.multi_target": []}
+    assert load_changed(tmp_path, changes).train.batch_size == 4
 
 
 @pytest.mark.parametrize("section", ["params", "train", "dataset", "adversary"])

@@ -280,7 +280,7 @@ def test_the_branches_are_a_module_dict_of_plain_layers() -> None:
 
 
 def test_routes_nest_and_are_restored() -> None:
-    network = convert_batchnorm(small_network(), BRANCHES).eval()
+    network = randomize_norms(convert_batchnorm(small_network(), BRANCHES)).eval()
     x = images(4)
 
     def through(branch: str) -> Tensor:
@@ -296,8 +296,9 @@ def test_routes_nest_and_are_restored() -> None:
 
 
 def test_routes_are_restored_after_an_error() -> None:
-    network = convert_batchnorm(small_network(), BRANCHES).eval()
+    network = randomize_norms(convert_batchnorm(small_network(), BRANCHES)).eval()
     expected = extract_branch(network, "single_target")(images(2))
+    assert not torch.allclose(network(images(2)), expected)
     with route(network, "single_target"):
         with pytest.raises(RuntimeError, match="stop"), route(network, "multi_target"):
             raise RuntimeError("stop")

@@ -15,9 +15,9 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
     """Batches of `batch_size // images_per_class` different classes with `images_per_class` images each.
 
     Classes are drawn at random, without replacement within a batch; the images of a class come
-    from a shuffled deck, so that they are all seen before one comes again. A class of fewer images
-    repeats some. An epoch is len(labels) // batch_size batches (at least one), drawn from
-    (seed, epoch).
+    from a shuffled deck, so that they are all seen before one comes again; only a class of fewer
+    images repeats some in a batch. An epoch is len(labels) // batch_size batches (at least one),
+    drawn from (seed, epoch).
 
     (The authors draw classes with replacement.)
 
@@ -64,7 +64,8 @@ class _Deck:
         dealt: list[int] = []
         while len(dealt) < count:
             if not self.left:
-                self.left = self.rng.permutation(self.rows).tolist()
+                shuffled: list[int] = self.rng.permutation(self.rows).tolist()
+                self.left = sorted(shuffled, key=lambda row: row in dealt)
             take = count - len(dealt)
             dealt, self.left = dealt + self.left[:take], self.left[take:]
         return dealt

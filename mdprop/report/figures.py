@@ -76,7 +76,7 @@ def training_plots(live_dir: Path, methods: Iterable[str], seeds: Sequence[int])
             if any(read):
                 series[method] = [curve for curve in read if curve]
         if series:
-            plots.append(_plot(title, "step", y_label, series))
+            plots.append(_plot(title, "epoch", y_label, series))
     return plots
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mdprop.attacks import Bound, choose_targets
-from mdprop.distributions import METHODS, Method, TargetKind
+from mdprop.distributions import METHODS, Distribution, Method, TargetKind
 from mdprop.layers import extract_branch, multi_batchnorms, route
 from mdprop.losses import MultiSimilarityLoss
 from mdprop.models import Embedder
@@ -233,6 +234,21 @@ def test_a_slice_without_rows_is_left_out() -> None:
     assert attacked.shape == (1, 1, 16, 16)
     assert labels.tolist() == [0]
     assert attacked.isfinite().all()
+
+
+def test_a_method_that_attacks_part_of_the_batch() -> None:
+    method = Method(
+        "half",
+        (
+            Distribution("clean", Fraction(1), "clean"),
+            Distribution("single_target", Fraction(1, 2), "single_target"),
+        ),
+    )
+    model, images, loss = model_for(method), batch(), MultiSimilarityLoss()
+    slices: Slices = [("single_target", range(6), 1, None)]
+    attacked = restated_attack(model, slices, images, ATTACK)
+    expected, _ = restated_loss(model, slices, images, attacked, loss)
+    assert_close(training_step(model, loss, method, images, LABELS, ATTACK, generator()), expected)
 
 
 def test_an_adversarial_method_needs_an_attack() -> None:
