@@ -2,6 +2,6 @@
 
 import os
 
-# Threads that spin while they wait make a step ten times slower as soon as anything else runs.
-# OpenMP reads this once, when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# GNU OpenMP's threads spin for milliseconds before they sleep, which makes a step several times
+# slower as soon as another process wants the cores. Read once, when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
