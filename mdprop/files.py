@@ -1,9 +1,10 @@
-"""Small text files: read with one-line errors, written under a temporary name and then renamed."""
+"""Files that appear when they are whole, and JSON read with one-line errors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ResultError(f"{path} must hold a JSON object, not {type(content).__name__}: {remedy}")
     return content
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; renamed at the end, removed on an error."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_files(texts: Mapping[Path, str]) -> None:

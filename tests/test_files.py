@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mdprop.errors import ResultError
-from mdprop.files import read_json, write_files
+from mdprop.files import read_json, whole_file, write_files
 
 
 def test_write_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -50,3 +50,20 @@ def test_read_of_what_is_no_file(tmp_path: Path) -> None:
         read_json(tmp_path / "none", "run this")
     with pytest.raises(ResultError, match=r"cannot be read.*: run this"):
         read_json(tmp_path, "run this")
+
+
+def test_a_whole_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "file"
+    with whole_file(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="full"), whole_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError("full")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mdprop.errors import DataError
+from mdprop.files import whole_file
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
@@ -26,9 +27,8 @@ def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     writer = None
-    try:
+    with whole_file(path) as partial:
         for ids, labels, images in batches:
             pixels = pa.array(images.cpu().contiguous().view(-1).numpy())
             image = pa.FixedSizeListArray.from_arrays(pixels, images[0].numel())
@@ -40,9 +40,6 @@ def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict
         if writer is None:
             raise DataError(f"{path}: there are no images to attack")
         writer.close()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_adversarial(path: str | Path) -> Iterator[Batch]:
@@ -54,12 +51,6 @@ def read_adversarial(path: str | Path) -> Iterator[Batch]:
             ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
             pixels = np.array(batch["image"].flatten())
             yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
-
-
-def count_adversarial(path: str | Path) -> int:
-    """The number of record batches in a set."""
-    with _open(path) as reader:
-        return int(reader.num_record_batches)
 
 
 def attack_settings(path: str | Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mdprop.errors import DataError
+from mdprop.files import whole_file
 
 Embeddings = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """(ids [N], labels [N], embeddings [N, D])"""
@@ -22,9 +23,8 @@ def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
     """Stream batches to a Parquet file, which appears when it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     writer = None
-    try:
+    with whole_file(path) as partial:
         for ids, labels, values in batches:
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             batch = pa.record_batch([pa.array(ids), pa.array(labels), column], _NAMES)
@@ -33,9 +33,6 @@ def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
         if writer is None:
             raise DataError(f"{path}: there are no images to embed")
         writer.close()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from mdprop.data.images import decode
 from mdprop.errors import DataError
+from mdprop.files import whole_file
 
 SCHEMA = pa.schema(
     [
@@ -46,16 +46,15 @@ def write_store(path: str | Path, rows: Iterable[Row], mode: str) -> None:
     The file gets its name when it is whole. The same rows give the same bytes.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     schema = SCHEMA.with_metadata({"mode": mode})
-    try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for batch in _batches(rows):
-                columns = [[getattr(row, name) for row in batch] for name in schema.names]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for batch in _batches(rows):
+            columns = [[getattr(row, name) for row in batch] for name in schema.names]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from mdprop.distributions import CLEAN
 from mdprop.errors import ModelError
-from mdprop.files import write_files
+from mdprop.files import whole_file, write_files
 from mdprop.layers import extract_branch, multi_batchnorms
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
@@ -85,9 +85,8 @@ def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> 
 
 def _write_state(network: nn.Module, out: Path) -> None:
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    part = out.with_name(out.name + ".part")
-    if out.suffix == ".pth":
-        torch.save(state, part)
-    else:
-        save_file(state, part)
-    part.replace(out)
+    with whole_file(out) as partial:
+        if out.suffix == ".pth":
+            torch.save(state, partial)
+        else:
+            save_file(state, partial)

@@ -38,11 +38,11 @@ def evaluate_sets(
 
     Raises `ResultError` for a set that cannot be measured: too small, too few dimensions, not finite.
     """
-    ids, labels, gallery = read_embeddings(folder / f"{CLEAN}.parquet")
+    clean = ids, labels, gallery = read_embeddings(folder / f"{CLEAN}.parquet")
     results: dict[str, dict[str, float]] = {}
     for name in (CLEAN, *sets):
         path = folder / f"{name}.parquet"
-        query_ids, query_labels, queries = read_embeddings(path)
+        query_ids, query_labels, queries = clean if name == CLEAN else read_embeddings(path)
         try:
             results[name] = _measure(queries, query_labels, query_ids, gallery, labels, ids, ks, seed)
             among = {} if name == CLEAN else recall_at_k(queries, query_labels, ks)

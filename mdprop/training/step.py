@@ -73,7 +73,6 @@ def attack_batch(
     rows = torch.tensor([row for _, members in slices for row in members], device=images.device)
     sources, source_labels = images[rows], labels[rows]
     routes = method.routes({d.name: len(members) for d, members in slices})
-    routes = {branch: size for branch, size in routes.items() if size}
     with route(model, routes):
         with torch.no_grad():
             embeddings = model(sources)

@@ -10,7 +10,6 @@ import torch
 from mdprop.data.adversarial import (
     Batch,
     attack_settings,
-    count_adversarial,
     read_adversarial,
     write_adversarial,
 )
@@ -40,7 +39,6 @@ def test_what_was_written_is_read_bit_by_bit(tmp_path: Path, channels: int) -> N
         for tensor, value in zip(batch, expected, strict=True):
             assert tensor.dtype == value.dtype
             assert torch.equal(tensor, value)
-    assert count_adversarial(path) == 3
     assert attack_settings(path) == SETTINGS
     assert [p.name for p in path.parent.iterdir()] == ["set.arrow"]
 
@@ -118,8 +116,6 @@ def test_a_missing_set(tmp_path: Path) -> None:
         next(read_adversarial(path))
     with pytest.raises(DataError, match=message):
         attack_settings(path)
-    with pytest.raises(DataError, match=message):
-        count_adversarial(path)
 
 
 @pytest.mark.parametrize("share", [0, 0.4, 0.99])
