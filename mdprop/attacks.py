@@ -117,7 +117,8 @@ def feature_attack(
     epsilon, step_size: a number or [C, 1, 1]; `step_size` None means epsilon / steps.
     lower, upper: the valid range of a pixel, a number or [C, 1, 1]. (The authors take the batch's
         own minimum and maximum.)
-    start: noise [B, C, H, W] added to the images first.
+    start: noise [B, C, H, W] added to the images first; as in the authors' code, the first gradient
+        is taken there, and the first step's result is the first to be clipped.
     away: move away from the targets (untargeted).
 
     Returns [B, C, H, W], detached. No gradient reaches the weights.
@@ -127,9 +128,7 @@ def feature_attack(
     if step_size is None:
         step_size = epsilon / max(steps, 1)
     low, high = _clip_range(images, epsilon, lower, upper)
-    adversarial = images.detach()
-    if start is not None:
-        adversarial = torch.clamp(adversarial + start, low, high)
+    adversarial = images.detach() if start is None else images.detach() + start
     for _ in range(steps):
         adversarial.requires_grad_(True)
         with torch.enable_grad():
@@ -139,7 +138,7 @@ def feature_attack(
         move = step_size * gradient.sign()
         adversarial = adversarial.detach() + (move if away else -move)
         adversarial = torch.clamp(adversarial, low, high)
-    return adversarial.detach()
+    return adversarial.detach() if steps else torch.clamp(adversarial, low, high)
 
 
 def in_pixels(value: float, units: str, std: Tensor) -> Bound:

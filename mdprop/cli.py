@@ -1,4 +1,4 @@
-"""The `mdprop` command: look at results, check them, take a trained network away."""
+"""The `mdprop` command: settings by name, results and their check, trained networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from mdprop.errors import reports_errors
 
 app = typer.Typer(
-    help="Deep metric learning with multiple batch norms: results and models.",
+    help="Deep metric learning with multiple batch norms: settings, results and models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 METRICS = Path("report/metrics.json")
 PARAMS = Path("params.yaml")
+PRESETS = Path("presets.yaml")
 MetricsOption = Annotated[Path, typer.Option("--metrics", help="The metrics of a report.")]
 
 
@@ -68,6 +69,23 @@ def check(
     if drops:
         raise typer.Exit(1)
     print(f"{metrics}: no metric fell below {baseline}")
+
+
+@app.command()
+def preset(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Presets, a later one over an earlier one.")
+    ] = None,
+) -> None:
+    """Write settings of presets.yaml into params.yaml; without a name, list them."""
+    from mdprop.presets import apply_presets, read_presets
+
+    known = read_presets(PRESETS)
+    if not names:
+        print("\n".join(known))
+        return
+    changed = apply_presets(PARAMS, known, names)
+    print(f"{PARAMS}: {len(changed)} value(s) changed; `git restore {PARAMS}` takes them back")
 
 
 @app.command()

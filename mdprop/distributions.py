@@ -15,6 +15,8 @@ from typing import Literal
 from mdprop.errors import ParameterError
 
 CLEAN = "clean"
+GALLERY = "gallery"
+"""The clean images that queries search, in data sets that keep the two apart."""
 
 Goal = Literal["single_target", "multi_target", "untargeted", "unadversarial"]
 GOALS: tuple[Goal, ...] = ("single_target", "multi_target", "untargeted", "unadversarial")

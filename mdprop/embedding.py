@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from mdprop.data.adversarial import Batch
+from mdprop.data.adversarial import ALL, Batch
 from mdprop.data.datasets import load_images, row_batches
 from mdprop.data.embeddings import write_embeddings
 from mdprop.data.store import ImageStore
@@ -17,9 +17,9 @@ from mdprop.data.store import ImageStore
 BATCH_SIZE = 64
 
 
-def store_batches(store: ImageStore, transform: v2.Transform) -> Iterator[Batch]:
-    """All images of a store, in order, as (ids, labels, images)."""
-    for rows in row_batches(range(len(store)), BATCH_SIZE):
+def store_batches(store: ImageStore, transform: v2.Transform, turns: slice = ALL) -> Iterator[Batch]:
+    """All images of a store, in order, as (ids, labels, images); of the batches those of `turns`."""
+    for rows in list(row_batches(range(len(store)), BATCH_SIZE))[turns]:
         here = slice(rows[0], rows[-1] + 1)
         ids, labels = torch.from_numpy(store.ids[here]), torch.from_numpy(store.labels[here])
         yield ids, labels, load_images(store, rows, transform)
@@ -38,6 +38,7 @@ def extract_embeddings(
     """Embed batches in eval mode and write them as Parquet with the columns id, label and embedding.
 
     Memory holds one batch, whatever the number of images. The file appears when it is whole.
+    batches: with several processes, those of this process's `turns`; process 0 writes for all.
     """
     model.eval()
     write_embeddings(

@@ -26,8 +26,12 @@ SECONDS_BETWEEN_LINES = 10.0
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Pass items on and show on standard error how far they are, their rate and the time left.
 
-    A bar on a terminal; elsewhere a line every ten seconds or so, and one at the end.
+    A bar on a terminal; elsewhere a line every ten seconds or so, and one at the end. Of several
+    processes, one shows it.
     """
+    if not is_main():
+        yield from iterable
+        return
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     show = _bar if sys.stderr.isatty() else _lines
@@ -76,8 +80,13 @@ def _line(description: str, done: int, total: int | None, seconds: float) -> str
     return f"{description}: {done}/{total}, {rate:.1f}/s{left}"
 
 
+def is_main() -> bool:
+    """Whether this process writes and speaks: of several, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def device() -> torch.device:
-    """`$MDPROP_DEVICE`, else the GPU where there is one, else the CPU.
+    """`$MDPROP_DEVICE`, else the GPU where there is one, else the CPU; of several processes, a GPU each.
 
     Hardware comes from the environment, never from params.yaml, so that results cached on one
     machine hold on another. Raises `ParameterError` for a device that is not there.
@@ -85,6 +94,9 @@ def device() -> torch.device:
     import torch
 
     name = os.environ.get("MDPROP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if beside > 1 and name.startswith("cuda"):
+        name = _own_gpu(name, beside, torch.cuda.device_count())
     try:
         place = torch.ones(1, device=name)
         place.item()  # fails on meta, which holds no numbers
@@ -94,8 +106,23 @@ def device() -> torch.device:
         raise ParameterError(f"MDPROP_DEVICE={name}: {reason}; use cpu, cuda or cuda:<number>") from None
 
 
+def _own_gpu(name: str, processes: int, gpus: int) -> str:
+    """The GPU of this one of the machine's processes."""
+    if name != "cuda":
+        raise ParameterError(
+            f"MDPROP_DEVICE={name}: {processes} processes need a GPU each; "
+            "use cuda, and CUDA_VISIBLE_DEVICES to choose among GPUs"
+        )
+    if gpus < processes:
+        raise ParameterError(
+            f"{processes} processes need a GPU each and there are {gpus}: "
+            "lower MDPROP_PROCESSES, or set MDPROP_DEVICE=cpu"
+        )
+    return f"cuda:{os.environ['LOCAL_RANK']}"
+
+
 def workers() -> int:
-    """Processes that decode images: `$MDPROP_WORKERS`, else 0, which decodes in the main process."""
+    """Processes that decode images for each that trains: `$MDPROP_WORKERS`, else 0, none but itself."""
     value = os.environ.get("MDPROP_WORKERS") or "0"
     if not value.isdecimal():
         raise ParameterError(f"MDPROP_WORKERS={value}: a number from 0 is needed")

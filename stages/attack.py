@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from mdprop.errors import reports_errors
+from mdprop.processes import in_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=__doc__)
+@in_processes
 def attack(
     method: Annotated[str, typer.Option(help="The method that the model was trained with.")],
     seed: Annotated[int, typer.Option(min=0, help="The seed that it was trained with.")],
@@ -27,6 +29,7 @@ def attack(
     from mdprop.data.adversarial import write_adversarial
     from mdprop.data.store import ImageStore
     from mdprop.data.transforms import test_transform
+    from mdprop.distributed import turns
     from mdprop.models import load_model
     from mdprop.robustness.generation import Threat, generate_set, sample_rows
     from mdprop.runtime import device, track
@@ -47,7 +50,7 @@ def attack(
             step_ratio=adversary.step_ratio,
             targets=adversary.targets,
         )
-        batches = generate_set(model, store, rows, transform, threat, adversary.seed, device())
+        batches = generate_set(model, store, rows, transform, threat, adversary.seed, device(), turns())
         settings = {"goal": goal, "epsilon": epsilon, **adversary.model_dump(exclude={"sets"})}
         write_adversarial(run / "adversarial" / f"{name}.arrow", batches, settings)
 

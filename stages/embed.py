@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from mdprop.errors import reports_errors
+from mdprop.processes import in_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help=__doc__)
+@in_processes
 def embed(
     method: Annotated[str, typer.Option(help="The method that the model was trained with.")],
     seed: Annotated[int, typer.Option(min=0, help="The seed that it was trained with.")],
@@ -25,17 +27,23 @@ def embed(
     from mdprop.data.adversarial import read_adversarial
     from mdprop.data.store import ImageStore
     from mdprop.data.transforms import test_transform
-    from mdprop.distributions import CLEAN
+    from mdprop.distributed import turns
+    from mdprop.distributions import CLEAN, GALLERY
     from mdprop.embedding import extract_embeddings, store_batches
     from mdprop.models import load_model
     from mdprop.runtime import device, track
 
     run = Path("runs") / method / str(seed)
     model = load_model(run, device())
-    store = ImageStore(Path("data/prepared") / p.dataset.name / "test.arrow")
-    clean = store_batches(store, test_transform(p.active_dataset.resize, p.active_dataset.image_size))
-    sets = {name: read_adversarial(run / "adversarial" / f"{name}.arrow") for name in p.adversary.sets}
-    for name, batches in track({CLEAN: clean, **sets}.items(), f"embedding {method} {seed}, sets"):
+    data = Path("data/prepared") / p.dataset.name
+    transform = test_transform(p.active_dataset.resize, p.active_dataset.image_size)
+    stores = {CLEAN: data / "test.arrow", GALLERY: data / "gallery.arrow"}
+    if not stores[GALLERY].exists():
+        del stores[GALLERY]
+    sets = {name: store_batches(ImageStore(file), transform, turns()) for name, file in stores.items()}
+    folder = run / "adversarial"
+    sets |= {name: read_adversarial(folder / f"{name}.arrow", turns()) for name in p.adversary.sets}
+    for name, batches in track(sets.items(), f"embedding {method} {seed}, sets"):
         extract_embeddings(model, batches, run / "embeddings" / f"{name}.parquet", device())
 
 

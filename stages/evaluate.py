@@ -27,7 +27,8 @@ def evaluate(
     from mdprop.robustness.evaluation import evaluate_sets
 
     run = Path("runs") / method / str(seed)
-    metrics = evaluate_sets(run / "embeddings", list(p.adversary.sets), p.evaluate.ks, p.evaluate.seed)
+    settings = p.evaluate.model_dump()
+    metrics = evaluate_sets(run / "embeddings", list(p.adversary.sets), **settings)
     write_files({run / "metrics.json": json.dumps(metrics, indent=2) + "\n"})
 
 

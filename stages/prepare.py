@@ -18,8 +18,9 @@ def prepare(params: Annotated[Path, typer.Option(help="The parameters.")] = Path
     from mdprop.data.prepare import prepare as prepare_data
 
     settings = load_params(params)
+    choice = settings.dataset.model_dump(exclude={"name"})
     name = settings.dataset.name
-    manifest = prepare_data(name, settings.active_dataset, Path("data/prepared") / name)
+    manifest = prepare_data(name, settings.active_dataset, Path("data/prepared") / name, **choice)
     for split, numbers in manifest["splits"].items():
         print(f"{split}: {numbers['images']} images of {numbers['classes']} classes")
 

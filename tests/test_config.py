@@ -86,18 +86,26 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"train.epoch": 3, "train.epochs": MISSING},
-        "unknown key 'train.epoch'; allowed here: epochs, batch_size, images_per_class, learning_rate, "
-        "weight_decay, schedule, validate_every",
+        "unknown key 'train.epoch'; allowed here: epochs, batch_size, images_per_class, class_replacement, "
+        "learning_rate, learning_rates, weight_decay, schedule, validate_every",
     ),
-    ({"dataset.nmae": "glyphs"}, "unknown key 'dataset.nmae'; allowed here: name"),
+    (
+        {"dataset.nmae": "glyphs"},
+        "unknown key 'dataset.nmae'; allowed here: name, validation_classes, train_fraction, fraction_of",
+    ),
+    (
+        {"train.learning_rates.haed": 0.1},
+        "unknown key 'train.learning_rates.haed'; allowed here: head, clean_batchnorm, "
+        "auxiliary_batchnorm, loss",
+    ),
     (
         {"methods.multi": []},
         "unknown key 'methods.multi'; allowed here: clean, single_target, multi_target",
     ),
     (
         {"datasets.glyphs.sede": 0, "datasets.glyphs.seed": MISSING},
-        "unknown key 'datasets.glyphs.sede'; allowed here: mode, resize, image_size, crop_scale, flip, "
-        "mean, std, reader, seed, images_per_class, difficulty",
+        "unknown key 'datasets.glyphs.sede'; allowed here: mode, resize, encoding, image_size, crop_scale, "
+        "flip, mean, std, reader, seed, images_per_class, difficulty",
     ),
     # a missing key, at each level
     ({"seeds": MISSING}, "key 'seeds' is missing: add it"),
@@ -121,6 +129,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"train.schedule": "cosine"}, "train.schedule = 'cosine': input should be 'one_cycle' or 'constant'"),
     ({"attack.units": "pixels"}, "attack.units = 'pixels': input should be 'pixel' or 'normalized'"),
     ({"attack.target_kind": "same_class"}, "input should be 'other_class' or 'any'"),
+    ({"attack.compatibility": "theirs"}, "input should be 'mdprop' or 'authors'"),
+    ({"attack.clip": "none"}, "attack.clip = 'none': input should be 'valid' or 'batch'"),
+    ({"dataset.train_fraction": 0}, "dataset.train_fraction = 0: input should be greater than 0"),
+    ({"dataset.train_fraction": 1.5}, "input should be less than or equal to 1"),
+    ({"dataset.fraction_of": "rows"}, "input should be 'images' or 'classes'"),
+    (
+        {"train.learning_rates.head": -1.0},
+        "train.learning_rates.head = -1.0: input should be greater than or",
+    ),
+    ({"model.freeze_batchnorm": True}, "model.freeze_batchnorm = True: input should be 'none', 'clean' or"),
     ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: input should be less than or equal to 1"),
     ({"adversary.sets.strong": 0.1}, "adversary.sets: 'strong' must begin with a goal: single_target, "),
     (
@@ -139,7 +157,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"datasets.folder.std": [0.2]}, "datasets.folder: std needs 3 value(s) for mode RGB"),
     ({"datasets.glyphs.image_size": 33}, "datasets.glyphs: image_size 33 must not exceed resize 32"),
     ({"datasets.glyphs.crop_scale": [1.0, 0.5]}, "crop_scale must be [smallest, largest]"),
-    ({"dataset.name": "cub"}, "dataset.name 'cub' is no block of datasets: folder, glyphs, omniglot"),
+    (
+        {"dataset.name": "cub"},
+        "dataset.name 'cub' is no block of datasets: cars196, cub200, folder, glyphs, inshop, omniglot, sop",
+    ),
     (
         {"datasets.glyphs.image_size": 15},
         "datasets.glyphs.image_size 15 is too small for conv4, which halves it four times: 16 or more",
@@ -209,7 +230,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["1e-05", "1e-5", "1.0e-5", "0.00001"])
 def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, number: str) -> None:
     text = (PROJECT / "params.yaml").read_text()
-    text, count = re.subn(r"learning_rate: \S+", f"learning_rate: {number}", text)
+    text, count = re.subn(r"learning_rate: \d\S+", f"learning_rate: {number}", text)
     (tmp_path / "params.yaml").write_text(text)
     assert count == 1
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
@@ -228,6 +249,18 @@ def test_what_does_not_concern_the_choice_is_not_held_against_it(tmp_path: Path)
     assert load_changed(tmp_path, changes).active_dataset.image_size == 15
     changes = {"train.batch_size": 4, "methods.multi_target": []}
     assert load_changed(tmp_path, changes).train.batch_size == 4
+
+
+def test_the_attacks_rules_follow_compatibility_where_they_say_nothing(tmp_path: Path) -> None:
+    ours = {"units": "pixel", "clip": "valid", "target_kind": "other_class", "batchnorm_start": "copy"}
+    theirs = {"units": "normalized", "clip": "batch", "target_kind": "any", "batchnorm_start": "reset"}
+    for compatibility, rules in (("mdprop", ours), ("authors", theirs)):
+        attack = load_changed(tmp_path, {"attack.compatibility": compatibility}).attack
+        assert {rule: attack.rule(rule) for rule in rules} == rules
+    for rule, value in ours.items():
+        changes = {"attack.compatibility": "authors", f"attack.{rule}": value}
+        attack = load_changed(tmp_path, changes).attack
+        assert {name: attack.rule(name) for name in theirs} == {**theirs, rule: value}
 
 
 @pytest.mark.parametrize("section", ["params", "train", "dataset", "adversary"])

@@ -34,7 +34,15 @@ def test_all_images_of_a_store_in_order(
     ids, labels, images = (torch.cat(column) for column in zip(*batches, strict=True))
     assert ids.tolist() == store.ids.tolist() == list(range(100, 112))
     assert labels.tolist() == store.labels.tolist()
-    assert torch.equal(images, torch.stack([TRANSFORM(store.image(i)) for i in range(12)]))
+    assert torch.equal(
+        images, transforms.to_float(torch.stack([TRANSFORM(store.image(i)) for i in range(12)]))
+    )
+
+
+def test_the_batches_of_some_turns(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "BATCH_SIZE", 5)
+    batches = list(store_batches(store, TRANSFORM, slice(0, None, 2)))
+    assert [ids.tolist() for ids, _, _ in batches] == [[100, 101, 102, 103, 104], [110, 111]]
 
 
 def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStore) -> None:
@@ -46,7 +54,7 @@ def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStor
     ids, labels, embeddings = read_embeddings(tmp_path / "clean.parquet")
     assert ids.tolist() == store.ids.tolist()
     assert labels.tolist() == store.labels.tolist()
-    images = torch.stack([TRANSFORM(store.image(i)) for i in range(12)])
+    images = transforms.to_float(torch.stack([TRANSFORM(store.image(i)) for i in range(12)]))
     with torch.no_grad():
         assert_close(torch.tensor(embeddings), model(images))
 

@@ -20,6 +20,7 @@ from mdprop.layers import (
     convert_batchnorm,
     extract_branch,
     multi_batchnorms,
+    reset_statistics,
     route,
 )
 from tests.helpers import golden, randomize_norms
@@ -453,3 +454,17 @@ def test_a_timm_network_converts_routes_and_extracts() -> None:
     plain.load_state_dict(extract_branch(network, "multi_target").state_dict(), strict=True)
     with torch.no_grad():
         assert torch.equal(plain(x), expected[2])
+
+
+def test_reset_statistics_forgets_those_of_all_branches_but_one() -> None:
+    network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), ("clean", "a", "b"))
+    randomize_norms(network)
+    before = copy.deepcopy(network.state_dict())
+    reset_statistics(network)
+    for key, value in network.state_dict().items():
+        if ".a." in key or ".b." in key:
+            start = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
+            name = key.rsplit(".", 1)[1]
+            assert torch.equal(value, torch.full_like(value, start[name])) if name in start else True
+        if "clean" in key or key.endswith(("weight", "bias")):
+            assert torch.equal(value, before[key]), key

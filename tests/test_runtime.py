@@ -12,7 +12,7 @@ import torch
 import mdprop
 from mdprop import runtime
 from mdprop.errors import ParameterError
-from mdprop.runtime import device, provenance, track, workers
+from mdprop.runtime import device, is_main, provenance, track, workers
 
 
 @pytest.fixture
@@ -102,7 +102,64 @@ def test_an_error_goes_through(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_one_of_several_processes_shows_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert list(track(range(3), "counting")) == [0, 1, 2]
+    assert not is_main()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("RANK", "0")
+    assert list(track(range(3), "counting")) == [0, 1, 2]
+    assert is_main()
+    assert capsys.readouterr().err.startswith("counting: 3 in")
+
+
 # --- hardware ---
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """As the second of two processes on a machine with two GPUs; the devices that were asked for."""
+    asked: list[str] = []
+
+    def ones(size: int, device: str) -> torch.Tensor:
+        asked.append(device)
+        return torch.zeros(size)
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.delenv("MDPROP_DEVICE", raising=False)
+    return asked
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, two_gpus: list[str]) -> None:
+    device()
+    monkeypatch.setenv("MDPROP_DEVICE", "cuda")
+    device()
+    monkeypatch.setenv("MDPROP_DEVICE", "cpu")
+    device()
+    monkeypatch.delenv("MDPROP_DEVICE")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    device()
+    assert two_gpus == ["cuda:1", "cuda:1", "cpu", "cuda"]
+
+
+def test_processes_cannot_share_a_gpu(monkeypatch: pytest.MonkeyPatch, two_gpus: list[str]) -> None:
+    monkeypatch.setenv("MDPROP_DEVICE", "cuda:0")
+    with pytest.raises(
+        ParameterError, match=r"^MDPROP_DEVICE=cuda:0: 2 processes need a GPU each; use cuda, "
+    ):
+        device()
+    monkeypatch.setenv("MDPROP_DEVICE", "cuda")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(
+        ParameterError, match=r"^3 processes need a GPU each and there are 2: lower MDPROP_PROC"
+    ):
+        device()
 
 
 def test_the_device_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mdprop.distributed import in_order, rank, send
 from mdprop.errors import DataError
 from mdprop.files import whole_file
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
+
+ALL = slice(None)
 
 
 def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict[str, Any]) -> None:
@@ -24,12 +27,17 @@ def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict
 
     Columns: id and label (int64), image (C·H·W float32). The schema's metadata holds `settings` and
     the images' shape as JSON, under "attack" and "shape".
+
+    With several processes, each gives the batches of its `turns`, and process 0 writes the file
+    that one process would.
     """
+    if rank():
+        return send(batches)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     with whole_file(path) as partial:
-        for ids, labels, images in batches:
+        for ids, labels, images in in_order(batches):
             pixels = pa.array(images.cpu().contiguous().view(-1).numpy())
             image = pa.FixedSizeListArray.from_arrays(pixels, images[0].numel())
             batch = pa.record_batch([pa.array(ids.numpy()), pa.array(labels.numpy()), image], _NAMES)
@@ -42,11 +50,14 @@ def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict
         writer.close()
 
 
-def read_adversarial(path: str | Path) -> Iterator[Batch]:
-    """The batches of a set in the order and sizes that they were written; memory holds one."""
+def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
+    """The batches of a set in the order and sizes that they were written; memory holds one.
+
+    turns: which of them.
+    """
     with _open(path) as reader:
         shape = json.loads(reader.schema.metadata[b"shape"])
-        for i in range(reader.num_record_batches):
+        for i in range(reader.num_record_batches)[turns]:
             batch = reader.get_batch(i)
             ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
             pixels = np.array(batch["image"].flatten())

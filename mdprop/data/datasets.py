@@ -1,4 +1,4 @@
-"""Prepared images for PyTorch: batches as (images [B, C, H, W] in [0, 1], labels [B])."""
+"""Prepared images for PyTorch: those of some rows, and batches to train on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from mdprop.data.store import ImageStore
-from mdprop.data.transforms import apply_seeded
+from mdprop.data.transforms import apply_seeded, to_float
 
 
 class TrainImages(Dataset[tuple[Tensor, int]]):
-    """Augmented training images, by (row, seed of the augmentation)."""
+    """Augmented training images, uint8 [C, H, W], by (row, seed of the augmentation)."""
 
     def __init__(self, store: ImageStore, transform: v2.Transform) -> None:
         self.store = store
@@ -33,7 +33,10 @@ class TrainImages(Dataset[tuple[Tensor, int]]):
 def train_loader(
     images: TrainImages, sampler: Sampler[list[tuple[int, int]]], workers: int
 ) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of the sampler's choice; the same ones whatever the number of workers."""
+    """Batches of the sampler's choice, the same ones whatever the number of workers.
+
+    Each is (images, uint8 [B, C, H, W], labels [B]): `to_float` comes after the move to the device.
+    """
     return DataLoader(
         images,
         batch_sampler=sampler,
@@ -46,8 +49,8 @@ def train_loader(
 def load_images(
     store: ImageStore, rows: Sequence[int] | NDArray[np.int64], transform: v2.Transform
 ) -> Tensor:
-    """The images of some rows: [len(rows), C, H, W]."""
-    return torch.stack([transform(store.image(int(row))) for row in rows])
+    """The images of some rows: float32 [len(rows), C, H, W] in [0, 1]."""
+    return to_float(torch.stack([transform(store.image(int(row))) for row in rows]))
 
 
 def row_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mdprop.distributed import in_order, rank, send
 from mdprop.errors import DataError
 from mdprop.files import whole_file
 
@@ -20,12 +21,18 @@ _NAMES = ["id", "label", "embedding"]
 
 
 def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
-    """Stream batches to a Parquet file, which appears when it is whole."""
+    """Stream batches to a Parquet file, which appears when it is whole.
+
+    With several processes, each gives the batches of its `turns`, and process 0 writes the file
+    that one process would.
+    """
+    if rank():
+        return send(batches)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     with whole_file(path) as partial:
-        for ids, labels, values in batches:
+        for ids, labels, values in in_order(batches):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             batch = pa.record_batch([pa.array(ids), pa.array(labels), column], _NAMES)
             writer = writer or pq.ParquetWriter(partial, batch.schema)

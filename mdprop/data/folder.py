@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Entry, Splits, halve, hold_out, make_splits
+from mdprop.data.entries import Classes, Entry, halve
 from mdprop.data.images import open_image
 from mdprop.errors import DataError
 
@@ -14,29 +14,25 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
 LAYOUTS = "train/<class>/ and test/<class>/, or images/<class>/, or <class>/"
 
 
-def folder_entries(root: str | Path, validation_classes: int, key: str = "datasets.<name>") -> Splits:
+def read_folder(root: str | Path, key: str = "datasets.<name>") -> dict[str, Classes]:
     """The images below `root`, in the first of these layouts that is there:
 
     root/train/<class>/, root/test/<class>/ and, where there is one, root/val/<class>/;
-    root/images/<class>/ (CUB-200-2011): the first half of the classes, sorted by name, trains, the
-        second half tests (an odd one tests);
+    root/images/<class>/: the first half of the classes, sorted by name, trains, the second half
+        tests (an odd one tests);
     root/<class>/: likewise.
 
-    validation_classes: how many of the training classes, the last ones, become "val". A root/val
-        wins over it.
     key: the settings' place in params.yaml, for messages.
 
+    Returns the classes of "train", "test" and, where it has a folder, "val".
     Images in folders below a class's belong to the class; links are followed; hidden files and
     whatever has no image's extension (`EXTENSIONS`, in any case) are passed over.
-    Raises `DataError` where the root or its classes are missing, a class has fewer than two images
-    or is in two splits, or too few training classes are left.
+    Raises `DataError` where the root or its classes are missing, or a class has fewer than two images.
     """
     root = existing_root(root, key)
     if any(class_folders(root / split) for split in ("train", "test")):
-        train, test = (_classes(root / split, root) for split in ("train", "test"))
-        if (root / "val").is_dir():
-            return make_splits(train, _classes(root / "val", root), test)
-        return make_splits(*hold_out(train, validation_classes, key), test)
+        splits = [s for s in ("train", "val", "test") if s != "val" or (root / s).is_dir()]
+        return {split: _classes(root / split, root) for split in splits}
     parent = root / "images" if class_folders(root / "images") else root
     classes = _classes(parent, root)
     if len(classes) < 4:
@@ -45,15 +41,20 @@ def folder_entries(root: str | Path, validation_classes: int, key: str = "datase
             f"half to test: add classes, or point {key}.root at another folder"
         )
     train, test = halve(classes)
-    return make_splits(*hold_out(train, validation_classes, key), test)
+    return {"train": train, "test": test}
 
 
-def existing_root(root: str | Path, key: str) -> Path:
+def is_absent(root: Path) -> bool:
+    """Whether nothing is there, or a folder without anything but hidden files."""
+    return not root.exists() or (root.is_dir() and not _list(root))
+
+
+def existing_root(root: str | Path, key: str, layouts: str = LAYOUTS) -> Path:
     """The root as a path; `DataError` says what to put there where it is missing."""
     path = Path(root).expanduser()
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
-        raise DataError(f"{key}.root = {root} {what}: put images there as {LAYOUTS}, or change the key")
+        raise DataError(f"{key}.root = {root} {what}: put images there as {layouts}, or change the key")
     return path
 
 
@@ -66,16 +67,21 @@ def class_folders(parent: Path) -> list[Path]:
 
 def class_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
     """The images in and below one class's folder, by path; `DataError` for fewer than two."""
-    entries = [
-        Entry(class_name, _text(path.relative_to(root).as_posix()), partial(open_image, str(path)))
-        for path in sorted(_images(folder, set()))
-    ]
+    entries = image_entries(folder, root, class_name)
     if len(entries) < 2:
         raise DataError(
             f"class folder {folder} has {len(entries) or 'no'} image(s); 2 or more are needed "
             f"({' '.join(EXTENSIONS)}): add images, or remove the folder"
         )
     return entries
+
+
+def image_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
+    """The images in and below a folder, by path; their `path` is relative to `root`."""
+    return [
+        Entry(class_name, as_text(path.relative_to(root).as_posix()), partial(open_image, str(path)))
+        for path in sorted(_images(folder, set()))
+    ]
 
 
 def _classes(parent: Path, root: Path) -> Classes:
@@ -85,7 +91,7 @@ def _classes(parent: Path, root: Path) -> Classes:
         if parent.is_dir() and any(map(_is_image, _list(parent))):
             what = "holds images, but no folder a class"
         raise DataError(f"{parent} {what}: sort the images into {LAYOUTS}, below {root}")
-    return {_text(folder.name): class_entries(folder, root, _text(folder.name)) for folder in folders}
+    return {as_text(folder.name): class_entries(folder, root, as_text(folder.name)) for folder in folders}
 
 
 def _images(folder: Path, seen: set[str]) -> list[Path]:
@@ -115,6 +121,6 @@ def _list(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from None
 
 
-def _text(name: str) -> str:
+def as_text(name: str) -> str:
     """A file's name as valid Unicode, which a name on disk need not be."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from mdprop.errors import DataError, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -19,6 +25,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+RAW_HEADER = re.compile(rb"P[56]\n(\d{1,9}) (\d{1,9})\n255\n")  # of a PGM or PPM, as Pillow writes it
+JPEG_MAGIC = b"\xff\xd8"
 
 
 def open_image(path: str | Path) -> ImageFile.ImageFile:
@@ -37,9 +45,38 @@ def open_image(path: str | Path) -> ImageFile.ImageFile:
     return image
 
 
-def decode(data: bytes, mode: str) -> Image.Image:
-    """The image in encoded bytes, in mode "L" or "RGB"; raises `DataError` as `open_image` does."""
-    return to_mode(_load(data, "image"), mode)
+def decode(data: bytes | pa.Buffer, mode: str) -> Tensor:
+    """The pixels of a JPEG, PNG or raw image, of mode "L" or "RGB" as `prepare` stores it: uint8 [C, H, W].
+
+    They are those that Pillow reads. Raises `DataError` for damaged bytes and for another mode.
+    """
+    # Here, as preparing a data set needs no torch.
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    encoded, offset = bytearray(data), 0
+    try:
+        if encoded.startswith(JPEG_MAGIC):
+            channels = ImageReadMode.GRAY if mode == "L" else ImageReadMode.RGB
+            return decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), channels)
+        if header := RAW_HEADER.match(encoded):
+            width, height, offset = int(header[1]), int(header[2]), header.end()
+        else:  # torchvision's decoder of PNGs crashes the process on some damaged ones
+            image = _load(encoded, "image")
+            if image.mode != mode:
+                raise ValueError(f"mode {image.mode}, not {mode}")
+            (width, height), encoded = image.size, bytearray(image.tobytes())
+        pixels = torch.frombuffer(encoded, dtype=torch.uint8, offset=offset)
+        return pixels.view(height, width, len(mode)).permute(2, 0, 1)
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"image is corrupt ({one_line(error)}): replace or remove it") from None
+
+
+def encode(image: Image.Image, kind: str) -> bytes:
+    """An "L" or "RGB" image as "JPEG" (quality 95, no chroma subsampling), "PNG" or "PPM" (bare pixels)."""
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    return encoded.getvalue()
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -72,7 +109,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _load(data: bytes, name: str) -> ImageFile.ImageFile:
+def _load(data: bytes | bytearray, name: str) -> ImageFile.ImageFile:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()

@@ -7,8 +7,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Splits, hold_out, make_splits
-from mdprop.data.folder import class_entries, class_folders, existing_root, folder_entries
+from mdprop.data.entries import Classes
+from mdprop.data.folder import class_entries, class_folders, existing_root, is_absent, read_folder
 from mdprop.errors import DataError, one_line
 
 TRAIN, TEST = "images_background", "images_evaluation"
@@ -16,28 +16,26 @@ DOWNLOADED = "omniglot-py"  # the folder that torchvision makes
 LAYOUTS = f"{TRAIN}/<alphabet>/<character>/ and {TEST}/..., or train/<class>/ and test/<class>/"
 
 
-def omniglot_entries(root: str | Path, validation_classes: int, key: str = "datasets.<name>") -> Splits:
+def read_omniglot(root: str | Path, key: str = "datasets.<name>") -> dict[str, Classes]:
     """Omniglot's characters; a class is "Alphabet/character01".
 
     Layouts: images_background (train) and images_evaluation (test), in `root` or in
     root/omniglot-py as torchvision lays them; or root/train/<class>/ and root/test/<class>/ (see
-    `folder_entries`). Where `root` is missing or empty, torchvision downloads it there.
+    `read_folder`). Where `root` is missing or empty, torchvision downloads it there.
 
-    validation_classes: how many of the training classes, the last ones, become "val".
     key: the settings' place in params.yaml, for messages.
 
-    Raises `DataError` for an unknown layout, a failed download, and as `folder_entries` does.
+    Raises `DataError` for an unknown layout, a failed download, and as `read_folder` does.
     """
     path = Path(root).expanduser()
-    if not path.exists() or (path.is_dir() and not any(f for f in path.iterdir() if f.name[0] != ".")):
+    if is_absent(path):
         _download(path, key)
     path = existing_root(path, key)
     if class_folders(path / "train") or class_folders(path / "test"):
-        return folder_entries(path, validation_classes, key)
+        return read_folder(path, key)
     for parent in (path, path / DOWNLOADED):
         if class_folders(parent / TRAIN) or class_folders(parent / TEST):
-            train, test = (_characters(parent / part, path) for part in (TRAIN, TEST))
-            return make_splits(*hold_out(train, validation_classes, key), test)
+            return {s: _characters(parent / part, path) for s, part in (("train", TRAIN), ("test", TEST))}
     raise DataError(f"{path} is no Omniglot: put there {LAYOUTS}; or remove it, to download it")
 
 

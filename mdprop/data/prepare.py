@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -17,10 +16,11 @@ from typing import Any, TypeVar
 
 from PIL import Image, ImageFile
 
-from mdprop.data.entries import Entry, Splits, check_splits
-from mdprop.data.folder import folder_entries
-from mdprop.data.images import to_mode
-from mdprop.data.omniglot import omniglot_entries
+from mdprop.data.entries import Classes, Entry, Splits, by_class, hold_out, keep_fraction, make_splits
+from mdprop.data.folder import read_folder
+from mdprop.data.images import encode, to_mode
+from mdprop.data.omniglot import read_omniglot
+from mdprop.data.published import readers
 from mdprop.data.store import Row, write_store
 from mdprop.errors import DataError
 from mdprop.runtime import track
@@ -30,33 +30,54 @@ R = TypeVar("R")
 
 READER_KEYS = {
     "glyphs": ("seed", "images_per_class", "difficulty"),
-    "folder": ("root", "validation_classes"),
-    "omniglot": ("root", "validation_classes"),
+    "folder": ("root",),
+    "omniglot": ("root",),
+    **{reader: ("root", "check_counts") for reader in readers.READERS},
 }
 LONGEST_SIDE = 65_500  # of a JPEG
 
 
-def prepare(name: str, settings: Any, out: str | Path) -> dict[str, Any]:
+def prepare(
+    name: str,
+    settings: Any,
+    out: str | Path,
+    *,
+    validation_classes: int = 0,
+    train_fraction: float = 1.0,
+    fraction_of: str = "images",
+) -> dict[str, Any]:
     """Write out/{train,val,test}.arrow and out/manifest.json; the whole folder or nothing.
 
+    Of data with queries and a gallery, test.arrow holds the queries and gallery.arrow is written too.
+
     name: the data set's key under `datasets`; settings: what stands there (`reader`, `mode`,
-    `resize` and the reader's own keys are read).
+    `resize`, `encoding` and the reader's own keys are read). The others: as in `read_splits`.
 
     Each image is turned upright, converted to `mode` and resized once so that its short side has
-    `resize` pixels (bicubic, antialiased; small ones grow). JPEGs are stored as JPEGs of quality 95
-    without chroma subsampling, all others as PNGs; a JPEG or PNG that fits already keeps its bytes.
-    Labels count the classes, ids the images of train, val and test in this order. The same data
-    give the same bytes.
+    `resize` pixels (bicubic, antialiased; small ones grow), then stored as `encode_entry` says.
+    Labels count the classes, ids the images of train, val, test and gallery in this order; the
+    gallery's classes are those of test. The same data give the same bytes.
 
     Returns the manifest: name, the settings that matter here, and per split the number of images
     and classes, the fewest and most images of a class, and a SHA-256 of the content.
     Raises `DataError`, one line, for whatever is wrong with the data set or its images.
     """
     out = Path(out)
-    splits = check_splits(read_splits(name, settings))
+    splits = read_splits(
+        name,
+        settings,
+        validation_classes=validation_classes,
+        train_fraction=train_fraction,
+        fraction_of=fraction_of,
+    )
     labels = {c: i for i, c in enumerate(dict.fromkeys(e.class_name for e in chain(*splits.values())))}
-    keys = ("reader", *READER_KEYS[settings.reader], "mode", "resize")
-    used = {key: getattr(settings, key) for key in keys}
+    keys = ("reader", *READER_KEYS[settings.reader], "mode", "resize", "encoding")
+    used = {
+        **{key: getattr(settings, key) for key in keys},
+        "validation_classes": validation_classes,
+        "train_fraction": train_fraction,
+        "fraction_of": fraction_of,
+    }
     manifest: dict[str, Any] = {"name": name, "settings": used, "splits": {}}
     # Drawing shares fonts, which are not safe to use from several threads.
     workers = 1 if settings.reader == "glyphs" else min(os.cpu_count() or 1, 8)
@@ -68,10 +89,12 @@ def prepare(name: str, settings: Any, out: str | Path) -> dict[str, Any]:
         ):
             new = Path(scratch) / "new"
             new.mkdir()
-            encode = partial(encode_entry, mode=settings.mode, resize=settings.resize)
+            encode_one = partial(
+                encode_entry, mode=settings.mode, resize=settings.resize, encoding=settings.encoding
+            )
             first_id = 0
             for split, entries in splits.items():
-                images = _ordered(pool, encode, entries, ahead=4 * workers)
+                images = _ordered(pool, encode_one, entries, ahead=4 * workers)
                 images = track(images, f"preparing {name} {split}", len(entries))
                 digest = hashlib.sha256()
                 rows = _rows(images, entries, labels, first_id, digest.update)
@@ -87,33 +110,53 @@ def prepare(name: str, settings: Any, out: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def read_splits(name: str, settings: Any) -> Splits:
-    """The entries of a data set, by the reader that its settings name."""
+def read_splits(
+    name: str, settings: Any, *, validation_classes: int, train_fraction: float, fraction_of: str
+) -> Splits:
+    """The entries of each split.
+
+    validation_classes: how many of the training classes, the last ones, become "val"; not looked at
+        where the data set brings a "val" of its own.
+    train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
+    """
+    classes = read_classes(name, settings)
+    if "val" not in classes:
+        classes["train"], classes["val"] = hold_out(classes["train"], validation_classes)
+    classes["train"] = keep_fraction(classes["train"], train_fraction, fraction_of)
+    return make_splits(classes)
+
+
+def read_classes(name: str, settings: Any) -> dict[str, Classes]:
+    """The classes of each split of a data set, by the reader that its settings name."""
     key = f"datasets.{name}"
     if settings.reader == "glyphs":
         from mdprop.data.glyphs import glyph_entries
 
-        return glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
+        drawn = glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
+        return {split: by_class(entries) for split, entries in drawn.items()}
     if settings.reader == "folder":
-        return folder_entries(settings.root, settings.validation_classes, key)
+        return read_folder(settings.root, key)
     if settings.reader == "omniglot":
-        return omniglot_entries(settings.root, settings.validation_classes, key)
+        return read_omniglot(settings.root, key)
+    if settings.reader in readers.READERS:
+        return readers.read_published(settings.reader, settings.root, settings.check_counts, key)
     raise DataError(f"{key}.reader = {settings.reader}: known are {', '.join(READER_KEYS)}")
 
 
-def encode_entry(entry: Entry, mode: str, resize: int) -> bytes:
-    """An image upright, in `mode` and with a short side of `resize` pixels, as JPEG or PNG."""
+def encode_entry(entry: Entry, mode: str, resize: int, encoding: str) -> bytes:
+    """An image upright, in `mode` and with a short side of `resize` pixels, in bytes.
+
+    encoding: "raw", its bare pixels; "compressed", a JPEG of quality 95 without chroma subsampling
+        where the source is a JPEG, else a PNG; a JPEG or PNG that fits already keeps its bytes.
+    """
     source = entry.read()
     image = resize_short_side(to_mode(source, mode), resize, entry.path)
+    if encoding == "raw":
+        return encode(image, "PPM")
     # What to_mode and resize_short_side return as it came needs no second encoding.
     if image is source and isinstance(source, ImageFile.ImageFile) and source.format in ("JPEG", "PNG"):
         return Path(os.fsdecode(source.filename)).read_bytes()
-    encoded = io.BytesIO()
-    if source.format in ("JPEG", "MPO"):
-        image.save(encoded, "JPEG", quality=95, subsampling=0)
-    else:
-        image.save(encoded, "PNG")
-    return encoded.getvalue()
+    return encode(image, "JPEG" if source.format in ("JPEG", "MPO") else "PNG")
 
 
 def resize_short_side(image: Image.Image, pixels: int, path: str) -> Image.Image:

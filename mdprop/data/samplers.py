@@ -19,18 +19,27 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
     images repeats some in a batch. An epoch is len(labels) // batch_size batches (at least one),
     drawn from (seed, epoch).
 
-    (The authors draw classes with replacement.)
+    replacement: the authors' rule instead. Classes are drawn with replacement, and the images of a
+        class too, so that a batch may hold a class twice and an image twice.
+    places: which rows of each batch to yield, in this order; None: all. (Processes that share a
+        batch draw the same one.)
 
     Yields lists of (row, seed of the row's augmentation). Raises `ParameterError` when there are
     fewer classes than a batch needs.
     """
 
     def __init__(
-        self, labels: Sequence[int] | NDArray[np.int64], batch_size: int, images_per_class: int, seed: int
+        self,
+        labels: Sequence[int] | NDArray[np.int64],
+        batch_size: int,
+        images_per_class: int,
+        seed: int,
+        replacement: bool = False,
+        places: Sequence[int] | None = None,
     ) -> None:
         self.rows = [np.flatnonzero(np.asarray(labels) == c) for c in np.unique(labels)]
         self.classes_per_batch = batch_size // images_per_class
-        if len(self.rows) < self.classes_per_batch:
+        if len(self.rows) < self.classes_per_batch and not replacement:
             raise ParameterError(
                 f"train.batch_size = {batch_size} with train.images_per_class = {images_per_class} needs "
                 f"{self.classes_per_batch} classes and the training set has {len(self.rows)}: "
@@ -39,6 +48,8 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
         self.images_per_class = images_per_class
         self.batches = max(1, len(labels) // batch_size)
         self.seed = seed
+        self.replacement = replacement
+        self.places = places
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -48,9 +59,14 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
         rng = np.random.default_rng([self.seed, self.epoch])
         decks = [_Deck(rows, rng) for rows in self.rows]
         for _ in range(self.batches):
-            classes = rng.choice(len(decks), self.classes_per_batch, replace=False)
-            rows = [row for c in classes for row in decks[c].deal(self.images_per_class)]
-            yield list(zip(rows, rng.integers(2**62, size=len(rows)).tolist(), strict=True))
+            classes = rng.choice(len(decks), self.classes_per_batch, replace=self.replacement)
+            if self.replacement:
+                drawn = [rng.choice(self.rows[c], self.images_per_class).tolist() for c in classes]
+                rows = [row for own in drawn for row in own]
+            else:
+                rows = [row for c in classes for row in decks[c].deal(self.images_per_class)]
+            batch = list(zip(rows, rng.integers(2**62, size=len(rows)).tolist(), strict=True))
+            yield batch if self.places is None else [batch[place] for place in self.places]
 
 
 class _Deck:

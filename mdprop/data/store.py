@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
 from mdprop.data.images import decode
 from mdprop.errors import DataError
 from mdprop.files import whole_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = pa.schema(
     [
@@ -30,7 +33,7 @@ BATCH_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a store: encoded bytes, label and id (both unique over the data set)."""
+    """One image of a store: what `encode` gives, label and id (both unique over the data set)."""
 
     image: bytes
     label: int
@@ -42,7 +45,7 @@ class Row:
 def write_store(path: str | Path, rows: Iterable[Row], mode: str) -> None:
     """Stream rows to an Arrow IPC file with the columns of `SCHEMA`; memory holds one batch of them.
 
-    mode: the one that readers get images in, "L" or "RGB"; kept in the schema's metadata.
+    mode: that of the images, "L" or "RGB"; kept in the schema's metadata.
     The file gets its name when it is whole. The same rows give the same bytes.
     """
     path = Path(path)
@@ -106,8 +109,8 @@ class ImageStore:
     def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
         return ImageStore, (self.file,)
 
-    def image(self, index: int) -> Image.Image:
-        """One image in the store's mode; raises `DataError` where its bytes are damaged."""
+    def image(self, index: int) -> Tensor:
+        """One image in the store's mode, uint8 [C, H, W]; raises `DataError` where its bytes are damaged."""
         try:
             return decode(self._images[index].as_buffer(), self.mode)
         except DataError:

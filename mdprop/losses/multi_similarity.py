@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pytorch_metric_learning import distances, losses, miners, reducers
+import torch
+from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class MultiSimilarityLoss(nn.Module):
@@ -16,6 +18,7 @@ class MultiSimilarityLoss(nn.Module):
     above the hardest positive. The mean runs over the anchors that kept pairs.
 
     Where no anchor keeps any, the loss is 0 with a gradient of 0 (the authors' code crashes).
+    Memory is O(B²), and nothing waits for the device.
     """
 
     def __init__(
@@ -26,16 +29,52 @@ class MultiSimilarityLoss(nn.Module):
         threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        similarity = distances.DotProductSimilarity(normalize_embeddings=False)
-        self.miner = miners.MultiSimilarityMiner(epsilon=margin, distance=similarity)
-        self.loss = losses.MultiSimilarityLoss(
-            alpha=pos_weight,
-            beta=neg_weight,
-            base=threshold,
-            distance=similarity,
-            reducer=reducers.AvgNonZeroReducer(),
+        if pos_weight <= 0 or neg_weight <= 0:
+            raise ValueError(f"pos_weight = {pos_weight}, neg_weight = {neg_weight}: both must be above 0")
+        self.pos_weight = pos_weight
+        self.neg_weight = neg_weight
+        self.margin = margin
+        self.threshold = threshold
+
+    def forward(self, embeddings: Tensor, labels: Tensor, mined: tuple[Tensor, ...] | None = None) -> Tensor:
+        """embeddings [B, D] of unit norm, labels [B] -> scalar.
+
+        mined: what a miner of pytorch-metric-learning returns, (anchors, positives, negatives) or
+            (anchors, positives, anchors, negatives); these pairs replace the loss's own mining.
+        """
+        similarity = embeddings @ embeddings.T
+        if mined is None:
+            positive, negative = self._mine(similarity.detach(), labels)
+        else:
+            positive, negative = _as_masks(mined, labels)
+        excess = similarity - self.threshold
+        losses = (
+            _log_one_plus_sum_exp(-self.pos_weight * excess, positive) / self.pos_weight
+            + _log_one_plus_sum_exp(self.neg_weight * excess, negative) / self.neg_weight
+        )
+        kept = (positive | negative).any(dim=1)
+        return (losses * kept).sum() / kept.sum().clamp(min=1)
+
+    def _mine(self, similarity: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        same = labels[:, None] == labels
+        positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        hardest_positive = similarity.masked_fill(~positive, torch.inf).amin(dim=1, keepdim=True)
+        hardest_negative = similarity.masked_fill(same, -torch.inf).amax(dim=1, keepdim=True)
+        return (
+            positive & (similarity - self.margin < hardest_negative),
+            ~same & (similarity + self.margin > hardest_positive),
         )
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """embeddings [B, D] of unit norm, labels [B] -> scalar."""
-        return self.loss(embeddings, labels, self.miner(embeddings, labels))
+
+def _as_masks(mined: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    anchors, positives, other_anchors, negatives = convert_to_pairs(mined, labels)
+    positive, negative = torch.zeros(2, len(labels), len(labels), dtype=torch.bool, device=labels.device)
+    positive[anchors, positives] = True
+    negative[other_anchors, negatives] = True
+    return positive, negative
+
+
+def _log_one_plus_sum_exp(exponents: Tensor, kept: Tensor) -> Tensor:
+    """log(1 + Σ exp) over the kept entries of each row; 0 where there are none."""
+    lowest = torch.finfo(exponents.dtype).min
+    return F.softplus(exponents.masked_fill(~kept, lowest).logsumexp(dim=1))

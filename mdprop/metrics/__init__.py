@@ -5,25 +5,15 @@ from __future__ import annotations
 from mdprop.metrics.clustering import clustering_scores, nmi_f1
 from mdprop.metrics.geometry import embedding_density, spectral_decay
 from mdprop.metrics.neighbours import nearest_neighbours
-from mdprop.metrics.retrieval import (
-    Depth,
-    class_sizes,
-    map_from_neighbours,
-    mean_average_precision,
-    recall_at_k,
-    recall_from_neighbours,
-)
+from mdprop.metrics.retrieval import mean_average_precision, recall_at_k, retrieval_scores
 
 __all__ = [
-    "Depth",
-    "class_sizes",
     "clustering_scores",
     "embedding_density",
-    "map_from_neighbours",
     "mean_average_precision",
     "nearest_neighbours",
     "nmi_f1",
     "recall_at_k",
-    "recall_from_neighbours",
+    "retrieval_scores",
     "spectral_decay",
 ]

@@ -1,26 +1,74 @@
-"""Recall@k and mean average precision, from embeddings or from neighbours already found.
-
-To compute several of them at the cost of one search:
-
-    sizes = class_sizes(labels)
-    neighbours = nearest_neighbours(embeddings, max(*ks, 1000, sizes.max()))
-    recall_from_neighbours(neighbours, labels, ks)
-    map_from_neighbours(neighbours, labels, depth="R")
-    map_from_neighbours(neighbours, labels, depth=1000)
-"""
+"""Recall@k and mean average precision, all of them from one search."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdprop.metrics._inputs import Array, as_embeddings, as_labels
-from mdprop.metrics.neighbours import nearest_neighbours
+from mdprop.metrics.index import Index
+from mdprop.metrics.neighbours import Images, as_images
+from mdprop.metrics.ranks import Ranks, hit_ranks
 
 Depth = Literal["R"] | int
+
+SAMPLE = 2000  # queries that are searched exactly too where the rest are not
+GAP = 0.001  # the largest share of them that an approximate search may answer differently at k = 1
+
+
+def retrieval_scores(
+    embeddings: Array,
+    labels: Array,
+    ks: Sequence[int],
+    depths: Sequence[Depth] = ("R",),
+    *,
+    gallery: Array | None = None,
+    gallery_labels: Array | None = None,
+    gallery_ids: Array | None = None,
+    ids: Array | None = None,
+    exact_limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """{"recall_at_<k>", "map_at_<depth>"}: `recall_at_k` and `mean_average_precision` from one search.
+
+    depth "R" is called map_at_r. Arguments and errors as there, and:
+    exact_limit: with a gallery of more rows the search is approximate (FAISS's IVF index), unless the
+        queries are so few that the control below would take as long as an exact search of all; None: never.
+    seed: of the index and of the control.
+
+    Above the limit the result holds a "<name>_gap" for each score: how far the approximate one falls
+    short of the exact one on a control of SAMPLE queries drawn with the seed, 0 when all were searched
+    exactly. The search looks at as many cells as it takes for the nearest neighbour of all but GAP of
+    the control to be right or wrong as in the exact search; where half of the cells are not enough, all
+    is searched exactly. Memory is O((Q + G) D + hits).
+    """
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
+    ks, depths = _checked_ks(ks), list(depths)
+    reach = max(*ks, *(_reach(depth, task.sizes) for depth in depths), 1)
+
+    def scores(ranks: Ranks) -> dict[str, float]:
+        precision = {f"map_at_{str(d).lower()}": ranks.mean_precision(_limit(d)) for d in depths}
+        return {f"recall_at_{k}": float(ranks.found(k).mean()) for k in ks} | precision
+
+    rows = len(task.images.gallery)
+    if exact_limit is None or rows <= exact_limit:
+        return scores(task.search(Index(task.images.gallery), reach))
+    found = _approximate(task, reach, seed) if len(task.labels) > SAMPLE else None
+    if found is None:
+        result = scores(task.search(Index(task.images.gallery), reach))
+        return result | {f"{name}_gap": 0.0 for name in result}
+    ranks, control_exact, control = found
+    gaps = {
+        f"{name}_gap": exact - approximate
+        for (name, exact), approximate in zip(
+            scores(control_exact).items(), scores(control).values(), strict=True
+        )
+    }
+    return scores(ranks) | gaps
 
 
 def recall_at_k(
@@ -43,10 +91,10 @@ def recall_at_k(
     beyond the gallery takes all of it. See `nearest_neighbours` for distance, ties and how this differs
     from the authors' code. Raises `ValueError` for empty inputs and lengths that do not match.
     """
-    labels, gallery_labels = _checked(embeddings, labels, gallery, gallery_labels)
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
     ks = _checked_ks(ks)
-    neighbours = nearest_neighbours(embeddings, max(ks), gallery=gallery, gallery_ids=gallery_ids, ids=ids)
-    return recall_from_neighbours(neighbours, labels, ks, gallery_labels=gallery_labels)
+    ranks = task.search(Index(task.images.gallery), max(ks))
+    return {k: float(ranks.found(k).mean()) for k in ks}
 
 
 def mean_average_precision(
@@ -69,95 +117,91 @@ def mean_average_precision(
     found: without a gallery, perfect retrieval scores (R - 1)/R. A query without any image of its class
     to find scores 0. Inputs and errors as in `recall_at_k`.
     """
-    labels, gallery_labels = _checked(embeddings, labels, gallery, gallery_labels)
-    reach = _reach(depth, class_sizes(labels, gallery_labels))
-    neighbours = nearest_neighbours(embeddings, reach, gallery=gallery, gallery_ids=gallery_ids, ids=ids)
-    return map_from_neighbours(neighbours, labels, depth=depth, gallery_labels=gallery_labels)
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
+    ranks = task.search(Index(task.images.gallery), _reach(depth, task.sizes))
+    return ranks.mean_precision(_limit(depth))
 
 
-def recall_from_neighbours(
-    neighbours: NDArray[np.int64],
-    labels: Array,
-    ks: Sequence[int],
-    *,
-    gallery_labels: Array | None = None,
-) -> dict[int, float]:
-    """`recall_at_k` from the result of `nearest_neighbours`, [Q, depth] with depth ≥ max(ks)."""
-    ks = _checked_ks(ks)
-    hits = _hits(neighbours, labels, gallery_labels, max(ks))
-    return {k: float(hits[:, :k].any(axis=1).mean()) for k in ks}
+@dataclass(frozen=True)
+class _Task:
+    """Queries [Q] to find the images of their class for; labels are numbered from 0, sizes [Q] theirs."""
+
+    images: Images
+    labels: NDArray[np.int32]
+    gallery_labels: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+
+    def search(self, index: Index, reach: int) -> Ranks:
+        return hit_ranks(self.images, self.labels, self.gallery_labels, self.sizes, index, reach)
+
+    def only(self, rows: NDArray[np.int64]) -> _Task:
+        """The same gallery with fewer queries."""
+        images = replace(self.images, queries=self.images.queries[rows], own=self.images.own[rows])
+        return replace(self, images=images, labels=self.labels[rows], sizes=self.sizes[rows])
 
 
-def map_from_neighbours(
-    neighbours: NDArray[np.int64],
-    labels: Array,
-    *,
-    depth: Depth = "R",
-    gallery_labels: Array | None = None,
-) -> float:
-    """`mean_average_precision` from the result of `nearest_neighbours`.
+def _approximate(task: _Task, reach: int, seed: int) -> tuple[Ranks, Ranks, Ranks] | None:
+    """Approximate ranks of all queries, and of the control exactly and approximately.
 
-    neighbours: [Q, K], K ≥ depth; for "R", K ≥ the largest of `class_sizes`.
+    None where no more than half of the cells would do.
     """
-    sizes = class_sizes(labels, gallery_labels)
-    hits = _hits(neighbours, labels, gallery_labels, _reach(depth, sizes))
-    query, rank = np.nonzero(hits)
-    if depth == "R":
-        within = rank < sizes[query]
-        query, rank = query[within], rank[within]
-    nth_hit = np.arange(len(query)) - np.searchsorted(query, query) + 1
-    total = np.bincount(query, nth_hit / (rank + 1), minlength=len(sizes))
-    return float(np.mean(total / np.maximum(sizes, 1)))
+    rows = np.random.default_rng(seed).choice(len(task.labels), SAMPLE, replace=False)
+    sample = task.only(np.sort(rows))
+    exact = sample.search(Index(task.images.gallery), reach)
+    gallery = task.images.gallery
+    index = Index(gallery, cells=_cells(len(gallery)), seed=seed)
+    effort = 1
+    while effort <= index.cells // 2:
+        index.set_effort(effort)
+        control = sample.search(index, reach)
+        if np.mean(control.found(1) != exact.found(1)) <= GAP:
+            return task.search(index, reach), exact, control
+        effort *= 2
+    return None
 
 
-def class_sizes(labels: Array, gallery_labels: Array | None = None) -> NDArray[np.int64]:
-    """[Q]: how many gallery images each query's class has, the query's own row included.
-
-    labels: [Q]; gallery_labels: [G], or None where the queries are the gallery.
-    """
-    labels = as_labels(labels)
-    gallery_labels = labels if gallery_labels is None else as_labels(gallery_labels, name="gallery_labels")
-    classes, counts = np.unique(gallery_labels, return_counts=True)
-    place = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    return np.where(classes[place] == labels, counts[place], 0)
+def _cells(rows: int) -> int:
+    """About the root: to make the index then costs as much as to search about 2000 queries exactly."""
+    return 2 ** round(np.log2(rows**0.5))
 
 
-def _hits(
-    neighbours: NDArray[np.int64], labels: Array, gallery_labels: Array | None, reach: int
-) -> NDArray[np.bool_]:
-    """[Q, reach]: whether each of the nearest neighbours is of the query's class."""
-    if neighbours.ndim != 2 or neighbours.shape[1] < reach:
-        raise ValueError(f"neighbours must be [Q, {reach}] or deeper, not {list(neighbours.shape)}")
-    labels = as_labels(labels, len(neighbours))
-    gallery_labels = labels if gallery_labels is None else as_labels(gallery_labels, name="gallery_labels")
-    nearest = neighbours[:, :reach]
-    if nearest.max() >= len(gallery_labels):
-        raise ValueError(
-            f"neighbours hold row {nearest.max()}, gallery_labels only {len(gallery_labels)} entries"
-        )
-    hits: NDArray[np.bool_] = (gallery_labels[nearest] == labels[:, None]) & (nearest >= 0)
-    return hits
+def _task(
+    embeddings: Array,
+    labels: Array,
+    gallery: Array | None,
+    gallery_labels: Array | None,
+    gallery_ids: Array | None,
+    ids: Array | None,
+) -> _Task:
+    if (gallery is None) != (gallery_labels is None):
+        raise ValueError("gallery and gallery_labels go together: give both or neither")
+    embeddings = as_embeddings(embeddings)
+    labels = as_labels(labels, len(embeddings))
+    if gallery is None or gallery_labels is None:
+        gallery_labels = labels
+    else:
+        gallery = as_embeddings(gallery, "gallery")
+        gallery_labels = as_labels(gallery_labels, len(gallery), "gallery_labels")
+    images = as_images(embeddings, gallery, gallery_ids, ids)
+    numbers = np.unique(np.concatenate([labels, gallery_labels]), return_inverse=True)[1].astype(np.int32)
+    queried, searched = numbers[: len(labels)], numbers[len(labels) :]
+    sizes = np.bincount(searched, minlength=numbers.max() + 1)[queried]
+    return _Task(images, queried, searched, sizes)
 
 
 def _reach(depth: Depth, sizes: NDArray[np.int64]) -> int:
     """How many neighbours of each query a mean average precision of that depth looks at."""
+    limit = _limit(depth)
+    return max(1, int(sizes.max())) if limit is None else limit
+
+
+def _limit(depth: Depth) -> int | None:
+    """None for "R"."""
     if depth == "R":
-        return max(1, int(sizes.max()))
+        return None
     if not isinstance(depth, (int, np.integer)) or depth < 1:
         raise ValueError(f"depth must be 'R' or a number from 1, not {depth!r}")
     return int(depth)
-
-
-def _checked(
-    embeddings: Array, labels: Array, gallery: Array | None, gallery_labels: Array | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """The labels of queries and gallery, as long as their embeddings."""
-    if (gallery is None) != (gallery_labels is None):
-        raise ValueError("gallery and gallery_labels go together: give both or neither")
-    labels = as_labels(labels, len(as_embeddings(embeddings)))
-    if gallery is None:
-        return labels, None
-    return labels, as_labels(gallery_labels, len(as_embeddings(gallery, "gallery")), "gallery_labels")  # type: ignore[arg-type]
 
 
 def _checked_ks(ks: Sequence[Any]) -> list[int]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mdprop.errors import ModelError
+from mdprop.models.parts import batchnorms, feature_dim, pooling_layer
+
+Freeze = Literal["none", "clean", "all"]
 
 
 class Embedder(nn.Module):
@@ -18,22 +24,77 @@ class Embedder(nn.Module):
         `extract_branch(model.network)` is what torchvision loads.
     mean, std: one value a channel of the images. A grey image meets a network of three channels
         as three equal ones.
+    freeze_batchnorm: "clean": in train mode too, the clean batch norms use and keep their running
+        statistics, and their weight and bias learn (the authors' `freeze_main`, which by an
+        oversight keeps the statistics of the other branches too); "all": so do all batch norms, and
+        no weight or bias of theirs learns (the authors' `frozen`).
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], in_channels: int
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        in_channels: int,
+        freeze_batchnorm: Freeze = "none",
     ) -> None:
         super().__init__()
+        if freeze_batchnorm not in get_args(Freeze):
+            raise ModelError(
+                f"model.freeze_batchnorm: unknown '{freeze_batchnorm}'; known: {', '.join(get_args(Freeze))}"
+            )
         self.network = network
         self.in_channels = in_channels
+        self.freeze_batchnorm = freeze_batchnorm
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        if freeze_batchnorm == "all":
+            for norm, _ in batchnorms(self):
+                norm.requires_grad_(False)
+        self.train(network.training)
+
+    @property
+    def feature_dim(self) -> int:
+        """F, the channels of the last feature map."""
+        return feature_dim(self.network)
+
+    def train(self, mode: bool = True) -> Embedder:
+        super().train(mode)
+        if self.freeze_batchnorm != "none":
+            for norm, clean in batchnorms(self):
+                if clean or self.freeze_batchnorm == "all":
+                    norm.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images - self.mean) / self.std
         if x.shape[1] != self.in_channels:
             x = x.expand(-1, self.in_channels, -1, -1)
         return F.normalize(self.network(x), dim=-1)
+
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass: ([B, D] of unit norm, [B, F, H, W] of the last feature map), both with gradient.
+
+        A hook fetches the features, so compile this method, not the network below it. Raises
+        `ModelError` for a backbone that does not pool one feature map into its embedding.
+        """
+        pooling, maps = pooling_layer(self.network), []
+
+        def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            maps.append(inputs[0])
+
+        if pooling is not None:
+            hook = pooling.register_forward_pre_hook(keep)
+            try:
+                embeddings = self(images)
+            finally:
+                hook.remove()
+            if len(maps) == 1 and maps[0].dim() == 4 and maps[0].shape[1] == self.feature_dim:
+                return embeddings, maps[0]
+        raise ModelError(
+            f"model.backbone: a {type(self.network).__name__} does not pool one feature map [B, F, H, W]; "
+            "choose conv4, a torchvision ResNet, efficientnet_lite0, or a ResNet or EfficientNet of timm"
+        )

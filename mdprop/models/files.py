@@ -18,6 +18,7 @@ from mdprop.files import whole_file, write_files
 from mdprop.layers import extract_branch, multi_batchnorms
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
+from mdprop.models.layout import place
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -62,7 +63,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedd
     except RuntimeError as error:
         problem = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise ModelError(f"the weights in {folder} do not fit its model.json: {problem}") from None
-    return model.to(device).eval()
+    return place(model, device).eval()
 
 
 def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> None:

@@ -9,17 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdprop.data.embeddings import read_embeddings
-from mdprop.distributions import CLEAN
+from mdprop.distributions import CLEAN, GALLERY
 from mdprop.errors import ResultError
 from mdprop.metrics import (
-    Depth,
-    class_sizes,
     clustering_scores,
     embedding_density,
-    map_from_neighbours,
-    nearest_neighbours,
     recall_at_k,
-    recall_from_neighbours,
+    retrieval_scores,
     spectral_decay,
 )
 
@@ -27,24 +23,29 @@ MAP_DEPTH = 1000
 
 
 def evaluate_sets(
-    folder: Path, sets: Sequence[str], ks: Sequence[int], seed: int
+    folder: Path, sets: Sequence[str], ks: Sequence[int], seed: int, exact_limit: int | None = None
 ) -> dict[str, dict[str, float]]:
     """{input set: {metric: value}} from folder/<set>.parquet, for `clean` and the adversarial `sets`.
 
-    Adversarial queries search the clean gallery, without their own clean image. The second
+    Queries search the gallery of a data set that has one, folder/gallery.parquet, else the clean
+    images; adversarial ones without their own clean image. The second
     protocol, recall_at_K_all_adversarial, searches each adversarial query among all other
     adversarial images of its set.
-    seed: of k-means.
+    seed: of k-means, and of an approximate search. exact_limit: see `retrieval_scores`.
 
     Raises `ResultError` for a set that cannot be measured: too small, too few dimensions, not finite.
     """
-    clean = ids, labels, gallery = read_embeddings(folder / f"{CLEAN}.parquet")
+    clean = read_embeddings(folder / f"{CLEAN}.parquet")
+    separate = folder / f"{GALLERY}.parquet"
+    ids, labels, gallery = read_embeddings(separate) if separate.exists() else clean
     results: dict[str, dict[str, float]] = {}
     for name in (CLEAN, *sets):
         path = folder / f"{name}.parquet"
         query_ids, query_labels, queries = clean if name == CLEAN else read_embeddings(path)
         try:
-            results[name] = _measure(queries, query_labels, query_ids, gallery, labels, ids, ks, seed)
+            results[name] = _measure(
+                queries, query_labels, query_ids, gallery, labels, ids, ks, seed, exact_limit
+            )
             among = {} if name == CLEAN else recall_at_k(queries, query_labels, ks)
         except ValueError as error:
             causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
@@ -62,19 +63,23 @@ def _measure(
     ids: NDArray[np.int64],
     ks: Sequence[int],
     seed: int,
+    exact_limit: int | None,
 ) -> dict[str, float]:
-    depth = max(*ks, MAP_DEPTH, int(class_sizes(query_labels, labels).max()))
-    neighbours = nearest_neighbours(queries, depth, gallery=gallery, gallery_ids=ids, ids=query_ids)
-    recalls = recall_from_neighbours(neighbours, query_labels, ks, gallery_labels=labels)
-    depths: dict[str, Depth] = {"r": "R", str(MAP_DEPTH): MAP_DEPTH}
-    precision = {
-        f"map_at_{name}": map_from_neighbours(neighbours, query_labels, depth=d, gallery_labels=labels)
-        for name, d in depths.items()
-    }
+    retrieval = retrieval_scores(
+        queries,
+        query_labels,
+        ks,
+        ("R", MAP_DEPTH),
+        gallery=gallery,
+        gallery_labels=labels,
+        gallery_ids=ids,
+        ids=query_ids,
+        exact_limit=exact_limit,
+        seed=seed,
+    )
     density = embedding_density(queries, query_labels)
     return {
-        **{f"recall_at_{k}": value for k, value in recalls.items()},
-        **precision,
+        **retrieval,
         **clustering_scores(queries, query_labels, seed=seed),
         **{f"density_{key}": value for key, value in density.items()},
         "spectral_decay": spectral_decay(queries),

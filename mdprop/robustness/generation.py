@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from mdprop.attacks import Bound, feature_attack, target_rows
-from mdprop.data.adversarial import Batch
+from mdprop.data.adversarial import ALL, Batch
 from mdprop.data.datasets import load_images, row_batches
 from mdprop.data.store import ImageStore
 from mdprop.distributions import Goal, TargetKind
@@ -53,16 +53,18 @@ def generate_set(
     threat: Threat,
     seed: int,
     device: torch.device,
+    turns: slice = ALL,
 ) -> Iterator[Batch]:
     """Attack the images of `rows`: batches of (ids, labels, images), one in memory at a time.
 
     White-box through the branch that the model is deployed with (clean, in eval mode): iterative,
     from a random start in the ball. Targets are clean embeddings of images drawn from the whole
     store. Targets and starts depend on `seed` and the image, not on how the rows are batched.
+    turns: which of the batches.
     """
     model.eval()
     aims = _targets(torch.from_numpy(store.labels), torch.from_numpy(rows), threat, seed)
-    for places in row_batches(range(len(rows)), BATCH_SIZE):
+    for places in list(row_batches(range(len(rows)), BATCH_SIZE))[turns]:
         members = rows[places]
         images = load_images(store, members, transform).to(device, memory_format=torch.channels_last)
         aimed_at = [load_images(store, aim, transform) for aim in aims[:, places].tolist()]

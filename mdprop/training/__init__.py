@@ -1,7 +1,17 @@
 """Training: the step and the loop around it."""
 
 from mdprop.training.loop import train
+from mdprop.training.records import recorded
+from mdprop.training.shares import clean_rows
 from mdprop.training.step import TrainingAttack, attack_batch, training_step
 from mdprop.training.validation import recall_at_1
 
-__all__ = ["TrainingAttack", "attack_batch", "recall_at_1", "train", "training_step"]
+__all__ = [
+    "TrainingAttack",
+    "attack_batch",
+    "clean_rows",
+    "recall_at_1",
+    "recorded",
+    "train",
+    "training_step",
+]

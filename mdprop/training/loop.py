@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mdprop.data.samplers import ClassBalancedSampler
+from mdprop.data.transforms import to_float
+from mdprop.distributed import share_gradients
 from mdprop.distributions import Method
-from mdprop.models import Embedder
+from mdprop.models import Embedder, parameter_groups
 from mdprop.runtime import track
 from mdprop.training.step import TrainingAttack, training_step
 
@@ -26,15 +29,19 @@ def train(
     weight_decay: float,
     schedule: str,
     seed: int,
+    learning_rates: Mapping[str, float | None] | None = None,
     attack: TrainingAttack | None = None,
     after_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, values: None,
 ) -> Embedder:
     """Train `model` in place and return it, in eval mode; the last epoch's weights are kept.
 
-    loader: batches by a `ClassBalancedSampler`, whose epoch is set here.
+    loader: batches by a `ClassBalancedSampler`, whose epoch is set here; with several processes,
+        this one's rows of them.
     schedule: "constant", the authors', or "one_cycle" (Smith and Topin 2019) with `learning_rate`
         as its peak.
     seed: of targets and start noise, drawn from (seed, epoch).
+    learning_rates: of the groups "head", "clean_batchnorm", "auxiliary_batchnorm" and "loss", where
+        they differ from `learning_rate`; `schedule` holds for them too.
     attack: how examples are made; None for the method without any.
     after_epoch: called with the number of epochs done and {"loss": mean of the epoch}.
 
@@ -43,25 +50,46 @@ def train(
     sampler = loader.batch_sampler
     assert isinstance(sampler, ClassBalancedSampler)
     device = model.mean.device
-    optimizer = torch.optim.Adam(
-        [*model.parameters(), *loss.parameters()], lr=learning_rate, weight_decay=weight_decay, fused=True
-    )
+    groups = _optimizer_groups(model, loss, learning_rate, learning_rates or {}, weight_decay)
+    optimizer = torch.optim.Adam(groups, fused=True)
     scheduler = None
     if schedule == "one_cycle":
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, epochs * len(loader))
+        peaks = [group["lr"] for group in groups]
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, epochs * len(loader))
     for epoch in range(epochs):
         sampler.epoch = epoch
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         total = torch.zeros((), device=device)
         for images, labels in track(loader, f"{method.name}, epoch {epoch + 1} of {epochs}"):
-            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-            labels = labels.to(device, non_blocking=True)
+            images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
             value = training_step(model, loss, method, images, labels, attack, generator)
             optimizer.zero_grad()
             value.backward()
+            share_gradients(model.parameters(), loss.parameters())
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
             total += value.detach()
         after_epoch(epoch + 1, {"loss": total.item() / len(loader)})
     return model.eval()
+
+
+def _optimizer_groups(
+    model: Embedder,
+    loss: nn.Module,
+    learning_rate: float,
+    learning_rates: Mapping[str, float | None],
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """What Adam is given: the groups of the model's parameters, and the loss's own, without decay."""
+    members = {**parameter_groups(model), "loss": list(loss.parameters())}
+    rates = {name: learning_rates.get(name) for name in members}
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate if rates[name] is None else rates[name],
+            "weight_decay": 0.0 if name == "loss" else weight_decay,
+        }
+        for name, parameters in members.items()
+        if parameters
+    ]

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mdprop.attacks import Bound, choose_targets, feature_attack
+from mdprop.distributed import synchronized, widest, world_size
 from mdprop.distributions import Distribution, Method, TargetKind
 from mdprop.layers import route
+from mdprop.losses import S2SDLoss
+from mdprop.models import Embedder
+from mdprop.training.shares import attacked_share, batch_share
+
+Slices = list[tuple[Distribution, list[int]]]
+"""The adversarial distributions of a batch, each with the clean rows that it is made from."""
 
 
 @dataclass(frozen=True)
 class TrainingAttack:
-    """How training makes its examples; `epsilon` and `start_noise` in [0, 1] pixels."""
+    """How training makes its examples; `epsilon` and `start_noise` in [0, 1] pixels.
+
+    clip: "valid", to [0, 1]; "batch", the authors' rule, to the least and the greatest normalised
+        value of the images that are attacked together.
+    """
 
     targets: int
     target_kind: TargetKind
     epsilon: Bound
     steps: int
     start_noise: Bound
+    clip: Literal["valid", "batch"] = "valid"
 
     def targets_of(self, distribution: Distribution) -> tuple[int, TargetKind]:
         """How many targets the images of a distribution aim at, and which."""
@@ -31,8 +43,8 @@ class TrainingAttack:
 
 
 def training_step(
-    model: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    model: Embedder,
+    loss: nn.Module,
     method: Method,
     images: Tensor,
     labels: Tensor,
@@ -41,9 +53,14 @@ def training_step(
 ) -> Tensor:
     """The loss of one batch (section 3.3 of the paper), ready for `backward`.
 
-    images [B, C, H, W] in [0, 1], labels [B]. One metric loss sees clean and adversarial
-    embeddings together, so that pairs between them count. Leaves the model in train mode.
+    images [B, C, H, W] in [0, 1], on the model's device; labels [B], on the CPU, where targets are
+    drawn: a GPU is not waited for. One metric loss sees clean and adversarial embeddings together,
+    so that pairs between them count. Leaves the model in train mode.
+
+    With several processes, images and labels are this one's `clean_rows` of the batch. The loss is
+    that of the whole batch, the same in each; see `share_gradients` for what follows `backward`.
     """
+    share = batch_share(method, len(images))
     routes = method.routes(method.slices(len(images)))
     if method.adversarial:
         if attack is None:
@@ -52,12 +69,16 @@ def training_step(
         attacked, attacked_labels = attack_batch(model, method, images, labels, attack, generator)
         images, labels = torch.cat([images, attacked]), torch.cat([labels, attacked_labels])
     model.train()
-    with route(model, routes):
-        return loss(model(images), labels)
+    labels = share.together(labels).to(images.device, non_blocking=True)
+    with route(model, routes), synchronized():
+        if isinstance(loss, S2SDLoss):
+            embeddings, features = model.forward_with_features(images)
+            return loss(share.together(embeddings), labels, share.together(features))
+        return loss(share.together(model(images)), labels)
 
 
 def attack_batch(
-    model: nn.Module,
+    model: Embedder,
     method: Method,
     images: Tensor,
     labels: Tensor,
@@ -67,34 +88,59 @@ def attack_batch(
     """The adversarial slices of a batch, made in one pass: ([A, C, H, W], labels [A]).
 
     Each slice is attacked through its own batch-norm branch in the model's mode (eval: running
-    statistics); its targets are embeddings of the same slice under the same branch.
+    statistics); its targets are embeddings of the same slice under the same branch. With several
+    processes, a slice is what all of them attack, and this one gets its own rows of it.
     """
+    share = attacked_share(method, len(images))
     slices = list(method.rows(len(images)))
-    rows = torch.tensor([row for _, members in slices for row in members], device=images.device)
-    sources, source_labels = images[rows], labels[rows]
+    rows = torch.tensor([row for _, members in slices for row in members])
+    sources, source_labels = images[rows.to(images.device)], labels[rows]
     routes = method.routes({d.name: len(members) for d, members in slices})
+    lower, upper = _clip_range(model, sources, slices, attack)
     with route(model, routes):
         with torch.no_grad():
-            embeddings = model(sources)
-        targets = _slice_targets(embeddings, source_labels, slices, attack, generator)
-        noise = torch.rand(sources.shape, generator=generator).to(sources) * 2 - 1
+            embeddings = share.together(model(sources))
+        whole = list(method.rows(len(images) * world_size()))
+        targets = _slice_targets(embeddings, share.together(source_labels), whole, attack, generator)
         attacked = feature_attack(
             model,
             sources,
-            targets,
+            share.of(targets, dim=1),
             epsilon=attack.epsilon,
             steps=attack.steps,
-            lower=0.0,
-            upper=1.0,
-            start=noise * attack.start_noise,
+            lower=lower,
+            upper=upper,
+            start=share.of(_noise(sources, share.count, generator)) * attack.start_noise,
         )
     return attacked, source_labels
+
+
+def _clip_range(
+    model: Embedder, sources: Tensor, slices: Slices, attack: TrainingAttack
+) -> tuple[Bound, Bound]:
+    """The range of a pixel: [0, 1], or [A, C, 1, 1] by the authors' rule, a range for each slice."""
+    if attack.clip == "valid":
+        return 0.0, 1.0
+    parts = torch.split((sources - model.mean) / model.std, [len(members) for _, members in slices])
+    ends = widest(torch.stack([torch.stack(part.aminmax()) for part in parts]))
+    ranges = [end.expand(len(part), 2) for end, part in zip(ends, parts, strict=True)]
+    lower, upper = torch.cat(ranges).view(-1, 2, 1, 1, 1).unbind(1)
+    return lower * model.std + model.mean, upper * model.std + model.mean
+
+
+def _noise(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform noise in ±1 for `count` images like `images`, on their device."""
+    if images.device.type != "cpu":
+        seed = int(torch.randint(2**62, (), generator=generator))
+        generator = torch.Generator(images.device).manual_seed(seed)
+    shape = (count, *images.shape[1:])
+    return torch.rand(shape, generator=generator, device=images.device).to(images) * 2 - 1
 
 
 def _slice_targets(
     embeddings: Tensor,
     labels: Tensor,
-    slices: list[tuple[Distribution, list[int]]],
+    slices: Slices,
     attack: TrainingAttack,
     generator: torch.Generator,
 ) -> Tensor:
@@ -104,6 +150,8 @@ def _slice_targets(
     for distribution, members in slices:
         here = slice(start, start + len(members))
         count, kind = attack.targets_of(distribution)
+        if kind == "other_class" and (labels[here] == labels[start]).all():
+            kind = "any"  # classes drawn with replacement may all be one
         parts.append(choose_targets(embeddings[here], labels[here], count, kind, generator))
         start += len(members)
     most = max(len(part) for part in parts)

@@ -118,6 +118,12 @@ def test_a_missing_set(tmp_path: Path) -> None:
         attack_settings(path)
 
 
+def test_the_batches_of_some_turns(tmp_path: Path) -> None:
+    write_adversarial(tmp_path / "a.arrow", batches(3, 3, 3, 3, 1), SETTINGS)
+    read = list(read_adversarial(tmp_path / "a.arrow", slice(1, None, 2)))
+    assert [ids.tolist() for ids, _, _ in read] == [[103, 104, 105], [109, 110, 111]]
+
+
 @pytest.mark.parametrize("share", [0, 0.4, 0.99])
 def test_a_truncated_set(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.arrow"

@@ -11,7 +11,7 @@ from mdprop.data import transforms
 from mdprop.data.datasets import TrainImages, load_images, row_batches, train_loader
 from mdprop.data.samplers import ClassBalancedSampler
 from mdprop.data.store import ImageStore
-from mdprop.data.transforms import apply_seeded, train_transform
+from mdprop.data.transforms import apply_seeded, to_float, train_transform
 from tests.helpers import small_store
 
 
@@ -44,6 +44,7 @@ def test_batches_are_those_of_the_sampler(store: ImageStore) -> None:
     assert len(batches) == len(sampler) == 3
     for (pixels, labels), keys in zip(batches, sampler, strict=True):
         assert pixels.shape == (6, 1, 12, 12)
+        assert pixels.dtype == torch.uint8
         assert labels.tolist() == [int(store.labels[row]) for row, _ in keys]
         assert torch.equal(pixels, torch.stack([images[key][0] for key in keys]))
 
@@ -67,7 +68,7 @@ def test_rows_of_a_store_in_any_order(store: ImageStore) -> None:
     transform = transforms.test_transform(18, 16)
     for rows in ([4, 0, 4], np.array([4, 0, 4])):
         pixels = load_images(store, rows, transform)
-        assert torch.equal(pixels, torch.stack([transform(store.image(row)) for row in (4, 0, 4)]))
+        assert torch.equal(pixels, to_float(torch.stack([transform(store.image(row)) for row in (4, 0, 4)])))
 
 
 @pytest.mark.parametrize(

@@ -8,62 +8,64 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mdprop.data.entries import Splits
-from mdprop.data.folder import folder_entries
+from mdprop.data.entries import Classes, Entry, make_splits
+from mdprop.data.folder import read_folder
 from mdprop.errors import DataError
 
 MakeClasses = Callable[..., None]
 NAMES = ["a", "b", "c", "d", "e", "f"]
 
 
-def names(splits: Splits) -> dict[str, list[str]]:
-    return {split: sorted({e.class_name for e in entries}) for split, entries in splits.items()}
+def names(splits: dict[str, Classes]) -> dict[str, list[str]]:
+    return {split: list(classes) for split, classes in splits.items()}
+
+
+def entries(classes: Classes) -> list[Entry]:
+    return [entry for found in classes.values() for entry in found]
 
 
 def test_train_and_test_folders(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "train", ["b", "a", "c", "d"])
     make_classes(tmp_path / "test", ["x", "y"], images=3)
-    splits = folder_entries(tmp_path, 1)
-    assert names(splits) == {"train": ["a", "b", "c"], "val": ["d"], "test": ["x", "y"]}
-    assert [e.path for e in splits["test"]] == [f"test/{c}/{i}.png" for c in "xy" for i in range(3)]
+    splits = read_folder(tmp_path)
+    assert names(splits) == {"train": ["a", "b", "c", "d"], "test": ["x", "y"]}
+    assert [e.path for e in entries(splits["test"])] == [f"test/{c}/{i}.png" for c in "xy" for i in range(3)]
 
 
-def test_a_val_folder_wins_over_validation_classes(tmp_path: Path, make_classes: MakeClasses) -> None:
+def test_a_val_folder(tmp_path: Path, make_classes: MakeClasses) -> None:
     for split, classes in {"train": ["a", "b"], "val": ["m"], "test": ["x", "y"]}.items():
         make_classes(tmp_path / split, classes)
-    assert names(folder_entries(tmp_path, 99)) == {"train": ["a", "b"], "val": ["m"], "test": ["x", "y"]}
+    assert names(read_folder(tmp_path)) == {"train": ["a", "b"], "val": ["m"], "test": ["x", "y"]}
 
 
 def test_the_layout_of_cub(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "images", ["002.B", "001.A", "004.D", "003.C"])
     (tmp_path / "attributes").mkdir()
     (tmp_path / "images.txt").write_text("1 001.A/0.png\n")
-    splits = folder_entries(tmp_path, 0)
-    assert names(splits) == {"train": ["001.A", "002.B"], "val": [], "test": ["003.C", "004.D"]}
-    assert splits["train"][0].path == "images/001.A/0.png"
+    splits = read_folder(tmp_path)
+    assert names(splits) == {"train": ["001.A", "002.B"], "test": ["003.C", "004.D"]}
+    assert entries(splits["train"])[0].path == "images/001.A/0.png"
 
 
 def test_a_folder_a_class(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path, [*NAMES, "g"])
-    assert names(folder_entries(tmp_path, 1)) == {
-        "train": ["a", "b"],
-        "val": ["c"],
+    assert names(read_folder(tmp_path)) == {
+        "train": ["a", "b", "c"],
         "test": ["d", "e", "f", "g"],
     }
 
 
 def test_a_class_may_be_called_train(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path, ["car", "images", "plane", "train"])
-    assert names(folder_entries(tmp_path, 0)) == {
+    assert names(read_folder(tmp_path)) == {
         "train": ["car", "images"],
-        "val": [],
         "test": ["plane", "train"],
     }
 
 
 def test_entries_read_their_image_after_pickling(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path, NAMES)
-    entry = pickle.loads(pickle.dumps(folder_entries(tmp_path, 0)["train"][1]))
+    entry = pickle.loads(pickle.dumps(read_folder(tmp_path)["train"]["a"][1]))
     image = entry.read()
     assert (entry.path, image.size) == ("a/1.png", (8, 6))
     assert image.getpixel((0, 0)) == Image.open(tmp_path / "a" / "1.png").getpixel((0, 0))
@@ -81,7 +83,7 @@ def test_what_counts_as_an_image(tmp_path: Path, make_classes: MakeClasses) -> N
     for hidden in (folder / ".cache", folder / "__MACOSX", tmp_path / ".git", tmp_path / "__MACOSX"):
         hidden.mkdir()
         (hidden / "9.png").write_bytes(b"x")
-    found = [e.path for e in folder_entries(tmp_path, 0)["train"] if e.class_name == "a"]
+    found = [e.path for e in read_folder(tmp_path)["train"]["a"]]
     assert found == [
         f"a/{n}" for n in ("0.png", "1.png", "2.JPEG", "3.Png", "4.tif", "more/5.webp", "more/deep/6.GIF")
     ]
@@ -94,9 +96,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path, make_classes: Mak
     (root / "d").symlink_to(tmp_path / "elsewhere" / "d", target_is_directory=True)
     (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
     (root / "a" / "2.png").symlink_to(root / "b" / "0.png")
-    splits = folder_entries(root, 0)
+    splits = read_folder(root)
     assert names(splits)["test"] == ["c", "d"]
-    assert [e.path for e in splits["train"] if e.class_name == "a"] == ["a/0.png", "a/1.png", "a/2.png"]
+    assert [e.path for e in splits["train"]["a"]] == ["a/0.png", "a/1.png", "a/2.png"]
 
 
 @pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names are Unicode there")
@@ -106,28 +108,28 @@ def test_names_that_are_not_unicode(tmp_path: Path, make_classes: MakeClasses) -
         os.path.join(os.fsencode(tmp_path), b"caf\xe9").decode("utf-8", "surrogateescape")
     )
     make_classes(tmp_path, ["d"])
-    splits = folder_entries(tmp_path, 0)
+    splits = read_folder(tmp_path)
     assert names(splits)["test"] == ["caf\\xe9", "d"]
-    assert splits["test"][0].path == "caf\\xe9/0.png"
-    assert splits["test"][0].read().size == (8, 6)
+    assert entries(splits["test"])[0].path == "caf\\xe9/0.png"
+    assert entries(splits["test"])[0].read().size == (8, 6)
 
 
 def test_a_missing_root(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=rf"^datasets\.cub\.root = {tmp_path}/gone does not exist: put images there"
     ):
-        folder_entries(tmp_path / "gone", 0, "datasets.cub")
+        read_folder(tmp_path / "gone", "datasets.cub")
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file is no folder: put images there"):
-        folder_entries(tmp_path / "file", 0)
+        read_folder(tmp_path / "file")
 
 
 def test_an_empty_root(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^{tmp_path} holds no folder a class: sort the images into"):
-        folder_entries(tmp_path, 0)
+        read_folder(tmp_path)
 
 
 def test_images_without_class_folders(tmp_path: Path) -> None:
@@ -135,19 +137,19 @@ def test_images_without_class_folders(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=f"^{tmp_path} holds images, but no folder a class: sort the images into"
     ):
-        folder_entries(tmp_path, 0)
+        read_folder(tmp_path)
 
 
 def test_train_without_test(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "train", NAMES)
     with pytest.raises(DataError, match=f"^{tmp_path}/test does not exist: sort the images into"):
-        folder_entries(tmp_path, 0)
+        read_folder(tmp_path)
 
 
 def test_too_few_classes(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path, ["a", "b", "c"])
     with pytest.raises(DataError, match=r"has 3 class folder\(s\); 4 or more are needed.*datasets\.x\.root"):
-        folder_entries(tmp_path, 0, "datasets.x")
+        read_folder(tmp_path, "datasets.x")
 
 
 @pytest.mark.parametrize(("images", "count"), [(0, "no"), (1, "1")])
@@ -159,7 +161,7 @@ def test_a_class_that_is_too_small(
     with pytest.raises(
         DataError, match=rf"^class folder {tmp_path}/c has {count} image\(s\); 2 or more are needed"
     ):
-        folder_entries(tmp_path, 0)
+        read_folder(tmp_path)
 
 
 def test_a_class_in_two_splits(tmp_path: Path, make_classes: MakeClasses) -> None:
@@ -168,13 +170,7 @@ def test_a_class_in_two_splits(tmp_path: Path, make_classes: MakeClasses) -> Non
     with pytest.raises(
         DataError, match="class 'b' is in train and in test, but retrieval is tested on unseen"
     ):
-        folder_entries(tmp_path, 0)
-
-
-def test_too_many_validation_classes(tmp_path: Path, make_classes: MakeClasses) -> None:
-    make_classes(tmp_path, NAMES)
-    with pytest.raises(DataError, match=r"^datasets\.x\.validation_classes = 2: allowed are 0 to 1, "):
-        folder_entries(tmp_path, 2, "datasets.x")
+        make_splits(read_folder(tmp_path))
 
 
 def test_a_folder_that_cannot_be_listed(
@@ -190,4 +186,4 @@ def test_a_folder_that_cannot_be_listed(
 
     monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(DataError, match=rf"^{tmp_path}/c cannot be listed \(Permission denied\): check its"):
-        folder_entries(tmp_path, 0)
+        read_folder(tmp_path)

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from mdprop.data import images
 from mdprop.data.images import decode, open_image, orientation, to_mode
 from mdprop.errors import DataError
 
@@ -28,10 +31,17 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     return data.getvalue()
 
 
-def pixels(data: bytes, mode: str) -> np.ndarray:
-    image = decode(data, mode)
+def read(data: bytes, mode: str) -> Image.Image:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(data)
+        image = to_mode(open_image(path), mode)
     assert image.mode == mode
-    return np.asarray(image).astype(int)
+    return image
+
+
+def pixels(data: bytes, mode: str) -> np.ndarray:
+    return np.asarray(read(data, mode)).astype(int)
 
 
 def luma(colours: np.ndarray) -> np.ndarray:
@@ -132,11 +142,11 @@ def test_grey_with_transparency() -> None:
 @pytest.mark.parametrize(("mode", "key"), [("L", 60), ("RGB", (255, 0, 0))])
 def test_a_transparent_colour_key_becomes_white(mode: str, key: Any) -> None:
     source = GREYS if mode == "L" else COLOURS
-    read = pixels(encode(Image.fromarray(source), "PNG", transparency=key), mode)
+    seen = pixels(encode(Image.fromarray(source), "PNG", transparency=key), mode)
     matches = np.all(source.reshape(16, 16, -1) == key, axis=-1)
     assert matches.any()
-    assert (read[matches] == 255).all()
-    np.testing.assert_array_equal(read[~matches], source[~matches])
+    assert (seen[matches] == 255).all()
+    np.testing.assert_array_equal(seen[~matches], source[~matches])
 
 
 def test_cmyk_jpeg_is_not_inverted() -> None:
@@ -162,11 +172,9 @@ def test_exif_rotation(kind: str, turn: int) -> None:
     marked = image.copy()
     marked.getexif()[0x0112] = turn
     upright = ImageOps.exif_transpose(marked)
-    read = decode(data, "RGB")
-    assert read.size == upright.size
-    np.testing.assert_allclose(
-        np.asarray(read).astype(int), np.asarray(upright).astype(int), atol=3 if kind == "JPEG" else 0
-    )
+    seen = pixels(data, "RGB")
+    assert seen.shape[1::-1] == upright.size
+    np.testing.assert_allclose(seen, np.asarray(upright).astype(int), atol=3 if kind == "JPEG" else 0)
 
 
 def test_broken_exif_leaves_an_image_readable() -> None:
@@ -249,8 +257,99 @@ def test_damaged_bytes_are_an_image_or_a_data_error(kind: str, data: st.DataObje
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = decode(bytes(damaged), "RGB")
+            read(bytes(damaged), "RGB")
         except DataError as error:
             assert "\n" not in str(error)
-        else:
-            assert image.mode == "RGB"
+
+
+def as_shown(image: Image.Image) -> np.ndarray:
+    """[C, H, W]"""
+    return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def noise(width: int, height: int, mode: str) -> Image.Image:
+    values = np.random.default_rng(width * height).integers(
+        0, 256, (height, width, len(mode)), dtype=np.uint8
+    )
+    return Image.fromarray(values[..., 0] if mode == "L" else values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(["L", "RGB"]), st.sampled_from(["PNG", "PPM"]))
+def test_what_is_encoded_without_loss_is_decoded(width: int, height: int, mode: str, kind: str) -> None:
+    image = noise(width, height, mode)
+    decoded = decode(images.encode(image, kind), mode)
+    assert decoded.dtype == torch.uint8
+    np.testing.assert_array_equal(decoded.numpy(), as_shown(image))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 95, "subsampling": 0},
+        {"quality": 75, "subsampling": 2},
+        {"quality": 85, "progressive": True},
+    ],
+)
+def test_a_jpeg_is_decoded_as_pillow_does(mode: str, options: dict[str, Any]) -> None:
+    data = encode(Image.fromarray(PHOTO).resize((61, 43)).convert(mode), "JPEG", **options)
+    expected = as_shown(Image.open(io.BytesIO(data))).astype(int)
+    np.testing.assert_allclose(decode(data, mode).numpy().astype(int), expected, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_an_encoded_jpeg_is_close_to_its_image(mode: str) -> None:
+    image = Image.fromarray(PHOTO[:5, :6]).resize((60, 50), Image.Resampling.BICUBIC).convert(mode)
+    decoded = decode(images.encode(image, "JPEG"), mode).numpy().astype(int)
+    np.testing.assert_allclose(decoded, as_shown(image).astype(int), atol=12)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PPM"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.5, 0.99])
+def test_truncated_bytes_are_not_decoded(mode: str, kind: str, share: float) -> None:
+    data = images.encode(noise(60, 40, mode), kind)
+    with pytest.raises(DataError, match=r"^image is .*: replace or remove it$"):
+        decode(data[: int(len(data) * share)], mode)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5\n3 2\n255\n1234567",  # a byte too many
+        b"P5\n3 2\n255\n12345",  # one too few
+        b"P5\n3 2\n255\n",
+        b"P5\n3 -2\n255\n123456",
+        b"P5\n999999999 999999999\n255\n123456",
+        b"P6\n3 2\n255\n" + bytes(18),  # colours where grey is asked for
+        b"P5\n3 2\n65535\n123456123456",
+        b"P4\n3 2\n123456",
+    ],
+)
+def test_other_raw_bytes_are_not_decoded(data: bytes) -> None:
+    assert decode(b"P5\n3 2\n255\n123456", "L").tolist() == [[[49, 50, 51], [52, 53, 54]]]
+    with pytest.raises(DataError, match=r"^image is corrupt .*: replace or remove it$"):
+        decode(data, "L")
+
+
+@pytest.mark.parametrize(("mode", "other"), [("L", "RGB"), ("RGB", "L")])
+def test_another_mode_is_not_decoded(mode: str, other: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"^image is corrupt \(mode {other}, not {mode}\): replace or remove it$"
+    ):
+        decode(images.encode(noise(6, 5, other), "PNG"), mode)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["JPEG", "PNG", "PPM"]), st.data())
+def test_damaged_bytes_are_decoded_or_a_data_error(kind: str, data: st.DataObject) -> None:
+    damaged = bytearray(images.encode(Image.fromarray(PHOTO[:8, :8]), kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = decode(bytes(damaged), "RGB")
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert decoded.shape[0] == 3

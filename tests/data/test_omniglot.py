@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 import torchvision.datasets
 
-from mdprop.data.omniglot import omniglot_entries
+from mdprop.data.omniglot import read_omniglot
 from mdprop.errors import DataError
 
 MakeClasses = Callable[..., None]
@@ -48,21 +48,21 @@ def fake(monkeypatch: pytest.MonkeyPatch, make_classes: MakeClasses) -> type[Fak
 def test_the_layout_of_torchvision(tmp_path: Path, make_classes: MakeClasses, below: str) -> None:
     for part, classes in PARTS.items():
         make_classes(tmp_path / below / part, classes)
-    splits = omniglot_entries(tmp_path, 1)
-    assert {split: list(dict.fromkeys(e.class_name for e in splits[split])) for split in splits} == {
-        "train": ["Greek/character01", "Greek/character02"],
-        "val": ["Latin/character01"],
-        "test": ["Angelic/character01", "Angelic/character02"],
+    splits = read_omniglot(tmp_path)
+    assert {split: list(classes) for split, classes in splits.items()} == {
+        "train": PARTS["images_background"],
+        "test": PARTS["images_evaluation"],
     }
-    assert splits["val"][1].path == str(Path(below) / "images_background/Latin/character01/1.png")
-    assert splits["val"][1].read().size == (8, 6)
+    entry = splits["train"]["Latin/character01"][1]
+    assert entry.path == str(Path(below) / "images_background/Latin/character01/1.png")
+    assert entry.read().size == (8, 6)
 
 
 def test_extracted_folders(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "train", ["Bengali_character01", "Bengali_character02", "Bengali_character03"])
     make_classes(tmp_path / "test", ["Tibetan_character01", "Tibetan_character02"])
-    splits = omniglot_entries(tmp_path, 1)
-    assert {split: len(entries) for split, entries in splits.items()} == {"train": 4, "val": 2, "test": 4}
+    splits = read_omniglot(tmp_path)
+    assert {split: len(classes) for split, classes in splits.items()} == {"train": 3, "test": 2}
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -73,11 +73,11 @@ def test_a_missing_or_empty_root_is_downloaded(
     if exists:
         root.mkdir(parents=True)
         (root / ".gitkeep").touch()
-    splits = omniglot_entries(root, 0)
-    assert {split: len(entries) for split, entries in splits.items()} == {"train": 6, "val": 0, "test": 4}
-    assert splits["train"][0].read().size == (8, 6)
+    splits = read_omniglot(root)
+    assert {split: len(classes) for split, classes in splits.items()} == {"train": 3, "test": 2}
+    assert splits["train"]["Greek/character01"][0].read().size == (8, 6)
     assert [p.name for p in (tmp_path / "raw").iterdir()] == ["omniglot"]
-    omniglot_entries(root, 0)
+    read_omniglot(root)
     assert fake.calls == ["images_background", "images_evaluation"]
 
 
@@ -91,7 +91,7 @@ def test_a_failed_download_leaves_nothing(
         match=r"^datasets\.o\.root = \S+ is missing, and downloading Omniglot failed "
         r"\(.*not known \(try later\).*\): put there images_background/<alphabet>/",
     ):
-        omniglot_entries(tmp_path / "omniglot", 0, "datasets.o")
+        read_omniglot(tmp_path / "omniglot", "datasets.o")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,17 +100,10 @@ def test_a_missing_part(tmp_path: Path, make_classes: MakeClasses) -> None:
     with pytest.raises(
         DataError, match=r"images_evaluation is missing or has no alphabets: extract images_eval\S+zip"
     ):
-        omniglot_entries(tmp_path, 0)
+        read_omniglot(tmp_path)
 
 
 def test_another_layout(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path, ["a", "b", "c", "d"])
     with pytest.raises(DataError, match=f"^{tmp_path} is no Omniglot: put there images_background/"):
-        omniglot_entries(tmp_path, 0)
-
-
-def test_too_many_validation_classes(tmp_path: Path, make_classes: MakeClasses) -> None:
-    for part, classes in PARTS.items():
-        make_classes(tmp_path / part, classes)
-    with pytest.raises(DataError, match=r"^datasets\.o\.validation_classes = 2: allowed are 0 to 1, "):
-        omniglot_entries(tmp_path, 2, "datasets.o")
+        read_omniglot(tmp_path)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,22 +13,29 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from torch import Tensor
 
 import mdprop.data.glyphs
 import mdprop.data.prepare
+from mdprop.config.schema import READERS, ImageSettings
 from mdprop.data.entries import Entry
 from mdprop.data.images import decode
-from mdprop.data.prepare import encode_entry, prepare
+from mdprop.data.prepare import READER_KEYS, encode_entry, prepare
 from mdprop.data.store import ImageStore
 from mdprop.errors import DataError
+from tests.data.published import trees
 
 MakeClasses = Callable[..., None]
 SPLITS = ("train", "val", "test")
 
 
 def folder_settings(root: Path, **changes: Any) -> SimpleNamespace:
-    values = {"reader": "folder", "root": str(root), "validation_classes": 1, "mode": "L", "resize": 6}
+    values = {"reader": "folder", "root": str(root), "mode": "L", "resize": 6, "encoding": "compressed"}
     return SimpleNamespace(**{**values, **changes})
+
+
+def held(store: ImageStore) -> list[str]:
+    return [store.path(row) for row in range(len(store))]
 
 
 def photo(width: int, height: int, channels: int = 3) -> Image.Image:
@@ -38,7 +48,12 @@ def encoded(tmp_path: Path) -> tuple[bytes, str]:
     """The bytes and the format of the first image of a prepared data set."""
     with pa.memory_map(str(tmp_path / "out" / "train.arrow")) as source:
         data = pa.ipc.open_file(source).read_all()["image"][0].as_py()
-    return data, "PNG" if data.startswith(b"\x89PNG") else "JPEG"
+    return data, Image.open(io.BytesIO(data)).format or ""
+
+
+def shown(image: Tensor) -> np.ndarray:
+    """As numpy shows Pillow's images: [H, W] or [H, W, C]."""
+    return image.permute(1, 2, 0).numpy().squeeze()
 
 
 @pytest.fixture
@@ -57,7 +72,7 @@ def prepare_first(
 
 
 def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
-    manifest = prepare("x", folder_settings(root), tmp_path / "out")
+    manifest = prepare("x", folder_settings(root), tmp_path / "out", validation_classes=1)
     stores = {split: ImageStore(tmp_path / "out" / f"{split}.arrow") for split in SPLITS}
     assert {s: list(store.class_names.items()) for s, store in stores.items()} == {
         "train": [(0, "a"), (1, "b")],
@@ -68,7 +83,7 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
     for store in stores.values():
         for row in range(len(store)):
             original = Image.open(root / store.path(row))
-            np.testing.assert_array_equal(np.asarray(store.image(row)), np.asarray(original))
+            np.testing.assert_array_equal(shown(store.image(row)), np.asarray(original))
             assert store.path(row).startswith(store.class_names[int(store.labels[row])])
     digests = [manifest["splits"][split].pop("sha256") for split in SPLITS]
     assert len({*digests}) == 3
@@ -77,9 +92,12 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
         "settings": {
             "reader": "folder",
             "root": str(root),
-            "validation_classes": 1,
             "mode": "L",
             "resize": 6,
+            "encoding": "compressed",
+            "validation_classes": 1,
+            "train_fraction": 1.0,
+            "fraction_of": "images",
         },
         "splits": {
             split: {
@@ -95,24 +113,26 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
 
 def test_the_manifest_is_what_is_returned(tmp_path: Path, root: Path) -> None:
     (root / "b" / "0.png").unlink()
-    manifest = prepare("x", folder_settings(root, validation_classes=0), tmp_path / "out")
+    manifest = prepare("x", folder_settings(root), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     assert manifest["splits"]["train"]["min_images_per_class"] == 2
     assert manifest["splits"]["val"]["images"] == manifest["splits"]["val"]["max_images_per_class"] == 0
     assert len(ImageStore(tmp_path / "out" / "val.arrow")) == 0
 
 
-def test_the_same_data_give_the_same_bytes(tmp_path: Path, root: Path) -> None:
+@pytest.mark.parametrize("encoding", ["compressed", "raw"])
+def test_the_same_data_give_the_same_bytes(tmp_path: Path, root: Path, encoding: str) -> None:
     for out in ("one", "two"):
-        prepare("x", folder_settings(root, resize=9), tmp_path / out)
+        prepare("x", folder_settings(root, resize=9, encoding=encoding), tmp_path / out)
     for file in ("train.arrow", "val.arrow", "test.arrow", "manifest.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_the_digest_follows_the_content(tmp_path: Path, root: Path) -> None:
-    before = prepare("x", folder_settings(root), tmp_path / "out")["splits"]
+    settings = folder_settings(root)
+    before = prepare("x", settings, tmp_path / "out", validation_classes=1)["splits"]
     Image.new("L", (8, 6), 1).save(root / "f" / "0.png")
-    after = prepare("x", folder_settings(root), tmp_path / "out")["splits"]
+    after = prepare("x", settings, tmp_path / "out", validation_classes=1)["splits"]
     assert {s: before[s]["sha256"] == after[s]["sha256"] for s in SPLITS} == {
         "train": True,
         "val": True,
@@ -153,17 +173,58 @@ def test_an_image_that_does_not_fit_is_encoded_anew(
     data, kind = encoded(tmp_path)
     assert data != source
     assert kind == ("JPEG" if name == "0.jpg" else "PNG")
-    assert ImageStore(tmp_path / "out" / "train.arrow").image(0).mode == "RGB"
+    assert Image.open(io.BytesIO(data)).mode == "RGB"
+    assert ImageStore(tmp_path / "out" / "train.arrow").image(0).shape[0] == 3
+
+
+def test_a_png_of_16_bits_a_channel(tmp_path: Path, root: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 8, 3)).astype(">u2")
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in deep)),
+        b"IEND": b"",
+    }
+    path = root / "a" / "0.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks.items()
+        )
+    )
+    assert Image.open(path).mode == "RGB"
+    prepare("x", folder_settings(root, mode="RGB"), tmp_path / "out")
+    stored = ImageStore(tmp_path / "out" / "train.arrow").image(0)
+    np.testing.assert_array_equal(shown(stored), np.asarray(Image.open(path)))
+    np.testing.assert_allclose(shown(stored), deep / 257, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("name", ["0.jpg", "0.png", "0.bmp"])
+@pytest.mark.parametrize("size", [(24, 18), (31, 40)])
+def test_raw_images_are_the_resized_pixels(
+    tmp_path: Path, root: Path, mode: str, name: str, size: tuple[int, int]
+) -> None:
+    prepare_first(tmp_path, root, photo(*size), name, {}, mode=mode, resize=18, encoding="raw")
+    source = Image.open(root / "a" / name).convert(mode)
+    expected = source.resize((24, 18) if size == (24, 18) else (18, 23), Image.Resampling.BICUBIC)
+    stored = ImageStore(tmp_path / "out" / "train.arrow").image(0)
+    assert stored.shape == (len(mode), expected.height, expected.width)
+    np.testing.assert_array_equal(shown(stored), np.asarray(expected))
+    assert len(encoded(tmp_path)[0]) == stored.numel() + len(b"P5\n24 18\n255\n")
 
 
 def test_jpegs_are_stored_with_full_chroma_and_high_quality(tmp_path: Path, root: Path) -> None:
     prepare_first(
         tmp_path, root, photo(60, 48), "0.jpg", {"quality": 98, "subsampling": 0}, mode="RGB", resize=24
     )
-    stored = ImageStore(tmp_path / "out" / "train.arrow").image(0)
+    stored = Image.open(io.BytesIO(encoded(tmp_path)[0]))
     expected = Image.open(root / "a" / "0.jpg").resize((30, 24), Image.Resampling.BICUBIC)
     assert stored.layer[0][1:3] == (1, 1)  # the sampling factors of luma
     np.testing.assert_allclose(np.asarray(stored).astype(int), np.asarray(expected).astype(int), atol=12)
+    np.testing.assert_array_equal(
+        shown(ImageStore(tmp_path / "out" / "train.arrow").image(0)), np.asarray(stored)
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,17 +235,15 @@ def test_the_short_side_is_resized(
 ) -> None:
     image = photo(*size, 1)
     prepare_first(tmp_path, root, image, "0.png", {}, resize=10)
-    read = ImageStore(tmp_path / "out" / "train.arrow").image(0)
-    assert read.size == stored
-    np.testing.assert_array_equal(
-        np.asarray(read), np.asarray(image.resize(stored, Image.Resampling.BICUBIC))
-    )
+    read = shown(ImageStore(tmp_path / "out" / "train.arrow").image(0))
+    assert read.shape[::-1] == stored
+    np.testing.assert_array_equal(read, np.asarray(image.resize(stored, Image.Resampling.BICUBIC)))
 
 
 def test_resizing_does_not_alias() -> None:
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
-    data = encode_entry(Entry("a", "a/0", lambda: stripes), "L", 8)
-    assert np.ptp(np.asarray(decode(data, "L")).astype(int)) < 10
+    data = encode_entry(Entry("a", "a/0", lambda: stripes), "L", 8, "raw")
+    assert np.ptp(decode(data, "L").numpy().astype(int)) < 10
 
 
 def test_an_elongated_image_is_refused(tmp_path: Path, root: Path) -> None:
@@ -198,9 +257,8 @@ def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     few = {"train": "AB", "val": "ΔΛ", "test": "ԱԲ"}
     characters = {split: [("SCRIPT", char) for char in few[split]] for split in few}
     monkeypatch.setattr(mdprop.data.glyphs, "characters", lambda: characters)
-    settings = SimpleNamespace(
-        reader="glyphs", seed=3, images_per_class=2, difficulty=1.0, mode="RGB", resize=16
-    )
+    drawing = {"reader": "glyphs", "seed": 3, "images_per_class": 2, "difficulty": 1.0}
+    settings = SimpleNamespace(**drawing, mode="RGB", resize=16, encoding="compressed")
     manifest = prepare("glyphs", settings, tmp_path / "out")
     assert {split: manifest["splits"][split]["images"] for split in SPLITS} == {
         "train": 4,
@@ -208,19 +266,129 @@ def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "test": 4,
     }
     drawn = np.asarray(mdprop.data.glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
-    stored = np.asarray(ImageStore(tmp_path / "out" / "test.arrow").image(1))
+    stored = shown(ImageStore(tmp_path / "out" / "test.arrow").image(1))
     np.testing.assert_array_equal(stored, np.stack([drawn] * 3, -1))
 
 
 def test_omniglot_is_packed(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "raw" / "images_background", ["G/character01", "G/character02", "L/character01"])
     make_classes(tmp_path / "raw" / "images_evaluation", ["A/character01", "A/character02"])
-    prepare("o", folder_settings(tmp_path / "raw", reader="omniglot"), tmp_path / "out")
+    settings = folder_settings(tmp_path / "raw", reader="omniglot")
+    prepare("o", settings, tmp_path / "out", validation_classes=1)
     assert ImageStore(tmp_path / "out" / "val.arrow").class_names == {2: "L/character01"}
 
 
+def published_settings(reader: str, root: Path, **changes: Any) -> SimpleNamespace:
+    return folder_settings(
+        root, **{"reader": reader, "check_counts": False, "mode": "RGB", "resize": 3, **changes}
+    )
+
+
+@pytest.mark.parametrize("reader", ["cub200", "cars196", "sop"])
+def test_published_data_are_packed(tmp_path: Path, reader: str) -> None:
+    raw = tmp_path / "raw"
+    if reader == "cub200":
+        trees.cub200(raw, [2, 3, 4, 2, 2, 3])
+    elif reader == "cars196":
+        trees.cars_annotated(raw, [2, 3, 4, 2, 2, 3])
+    else:
+        trees.sop(raw, [2, 3, 4], [2, 2, 3])
+    manifest = prepare("p", published_settings(reader, raw), tmp_path / "out", validation_classes=1)
+    assert {s: (n["images"], n["classes"]) for s, n in manifest["splits"].items()} == {
+        "train": (5, 2) if reader != "cars196" else (7, 2),
+        "val": (4, 1) if reader != "cars196" else (2, 1),  # the names of the cars go backwards
+        "test": (7, 3),
+    }
+    assert manifest["settings"]["check_counts"] is False
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "manifest.json",
+        "test.arrow",
+        "train.arrow",
+        "val.arrow",
+    ]
+
+
+def test_queries_and_gallery_are_packed(tmp_path: Path) -> None:
+    trees.inshop(tmp_path / "raw", [1, 2, 3, 2], [1, 2], [3, 1])
+    settings = published_settings("inshop", tmp_path / "raw")
+    manifest = prepare("i", settings, tmp_path / "out", validation_classes=1)
+    assert list(manifest["splits"]) == ["train", "val", "test", "gallery"]
+    stores = {split: ImageStore(tmp_path / "out" / f"{split}.arrow") for split in manifest["splits"]}
+    assert {split: len(store) for split, store in stores.items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 3,
+        "gallery": 4,
+    }
+    assert [i for store in stores.values() for i in store.ids] == list(range(15))
+    assert stores["test"].class_names == stores["gallery"].class_names
+    assert stores["test"].labels.tolist() == [4, 5, 5]
+    assert stores["gallery"].labels.tolist() == [4, 4, 4, 5]
+    assert {Path(path).name[0] for path in held(stores["test"])} == {"q"}
+    assert {Path(path).name[0] for path in held(stores["gallery"])} == {"g"}
+
+
+def test_a_data_set_without_a_gallery_loses_the_old_one(tmp_path: Path, root: Path) -> None:
+    trees.inshop(tmp_path / "clothes", [2, 2], [1, 1], [1, 1])
+    prepare("i", published_settings("inshop", tmp_path / "clothes"), tmp_path / "out")
+    assert (tmp_path / "out" / "gallery.arrow").exists()
+    prepare("x", folder_settings(root), tmp_path / "out")
+    assert not (tmp_path / "out" / "gallery.arrow").exists()
+
+
+def test_counts_are_checked_before_anything_is_taken_away(tmp_path: Path) -> None:
+    trees.cub200(tmp_path / "raw", [2, 3, 4, 2])
+    settings = published_settings("cub200", tmp_path / "raw", check_counts=True)
+    with pytest.raises(
+        DataError, match="has 5 images of 2 classes for train, published are 5,864 of 100; it"
+    ):
+        prepare("c", settings, tmp_path / "out", validation_classes=1, train_fraction=0.5)
+
+
+@pytest.mark.parametrize("fraction_of", ["images", "classes"])
+def test_a_fraction_of_the_training_images(
+    tmp_path: Path, make_classes: MakeClasses, fraction_of: str
+) -> None:
+    make_classes(tmp_path / "raw" / "train", ["a", "b", "c", "d", "e"], images=8)
+    make_classes(tmp_path / "raw" / "test", ["x", "y"], images=8)
+    settings = folder_settings(tmp_path / "raw")
+    full = prepare("x", settings, tmp_path / "full", validation_classes=1)
+    few = prepare(
+        "x", settings, tmp_path / "few", validation_classes=1, train_fraction=0.5, fraction_of=fraction_of
+    )
+    train = few["splits"]["train"]
+    assert (train["images"], train["classes"]) == ((16, 4) if fraction_of == "images" else (16, 2))
+    assert few["settings"]["train_fraction"] == 0.5
+    assert few["settings"]["fraction_of"] == fraction_of
+    for split in ("val", "test"):
+        one, other = (held(ImageStore(tmp_path / out / f"{split}.arrow")) for out in ("full", "few"))
+        assert one == other
+        assert few["splits"][split]["images"] == full["splits"][split]["images"]
+
+
+def test_a_val_folder_wins_over_validation_classes(tmp_path: Path, make_classes: MakeClasses) -> None:
+    for split, classes in {"train": ["a", "b"], "val": ["m"], "test": ["x", "y"]}.items():
+        make_classes(tmp_path / "raw" / split, classes)
+    prepare("x", folder_settings(tmp_path / "raw"), tmp_path / "out", validation_classes=99)
+    assert ImageStore(tmp_path / "out" / "val.arrow").class_names == {2: "m"}
+
+
+def test_too_many_validation_classes(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(DataError, match=r"^dataset\.validation_classes = 2: allowed are 0 to 1, "):
+        prepare("x", folder_settings(root), tmp_path / "out", validation_classes=2)
+
+
+def test_readers_and_their_keys_are_those_of_the_parameters() -> None:
+    shared = {"reader", *ImageSettings.model_fields}
+    assert {reader: set(keys) for reader, keys in READER_KEYS.items()} == {
+        reader: set(section.model_fields) - shared for reader, section in READERS.items()
+    }
+
+
 def test_an_unknown_reader(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^datasets\.x\.reader = zip: known are glyphs, folder, omniglot$"):
+    with pytest.raises(
+        DataError, match=r"^datasets\.x\.reader = zip: known are glyphs, folder, omniglot, cub200, "
+    ):
         prepare("x", folder_settings(tmp_path, reader="zip"), tmp_path / "out")
 
 
@@ -262,9 +430,9 @@ def test_images_read_ahead_are_few(tmp_path: Path, root: Path, monkeypatch: pyte
     read: list[str] = []
     most = 0
 
-    def watched(entry: Entry, mode: str, resize: int) -> bytes:
+    def watched(entry: Entry, **settings: Any) -> bytes:
         read.append(entry.path)
-        return encode_entry(entry, mode, resize)
+        return encode_entry(entry, **settings)
 
     def slow_track(images: Any, description: str, total: int) -> Any:
         nonlocal most

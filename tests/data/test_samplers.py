@@ -119,3 +119,37 @@ def test_too_few_classes_for_a_batch() -> None:
     ):
         ClassBalancedSampler(LABELS, 10, 2, seed=0)
     assert len(ClassBalancedSampler(LABELS, 8, 2, seed=0)) == 2
+
+
+def test_the_authors_rule_draws_classes_and_images_with_replacement() -> None:
+    labels = np.repeat(np.arange(3), 4)
+    sampler = ClassBalancedSampler(labels, 12, 2, seed=0, replacement=True)
+    classes: Counter[int] = Counter()
+    rows: Counter[int] = Counter()
+    twice_a_class = twice_an_image = 0
+    for epoch in range(400):
+        for batch in rows_of(epoch_of(sampler, epoch)):
+            pairs = [tuple(batch[i : i + 2]) for i in range(0, 12, 2)]
+            assert all(labels[a] == labels[b] for a, b in pairs)
+            drawn = [int(labels[a]) for a, _ in pairs]
+            twice_a_class += len(set(drawn)) < len(drawn)
+            twice_an_image += sum(a == b for a, b in pairs)
+            classes.update(drawn)
+            rows.update(batch)
+    assert twice_a_class == 400  # six draws of three classes
+    assert 0.2 < twice_an_image / 2400 < 0.3  # one in four
+    assert max(classes.values()) < 1.1 * min(classes.values())
+    assert len(rows) == 12
+    assert epoch_of(sampler, 1) == epoch_of(ClassBalancedSampler(labels, 12, 2, 0, replacement=True), 1)
+
+
+def test_with_replacement_a_batch_may_ask_for_more_classes_than_there_are() -> None:
+    (batch,) = rows_of(epoch_of(ClassBalancedSampler([0, 0, 1], 8, 2, seed=0, replacement=True)))
+    assert len(batch) == 8
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_places_pick_from_each_batch(replacement: bool) -> None:
+    whole = epoch_of(ClassBalancedSampler(LABELS, 6, 2, 0, replacement))
+    part = epoch_of(ClassBalancedSampler(LABELS, 6, 2, 0, replacement, places=[5, 0, 2]))
+    assert part == [[batch[5], batch[0], batch[2]] for batch in whole]

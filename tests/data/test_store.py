@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import multiprocessing
 import pickle
 from collections.abc import Iterator
@@ -9,32 +8,34 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 import mdprop.data.store
+from mdprop.data.images import encode
 from mdprop.data.store import ImageStore, Row, write_store
 from mdprop.errors import DataError
 
 
-def png(level: int, mode: str = "L") -> bytes:
-    data = io.BytesIO()
-    Image.new(mode, (5, 4), (level,) * len(mode) if len(mode) > 1 else level).save(data, "PNG")
-    return data.getvalue()
+def picture(level: int, mode: str = "L", kind: str = "PNG") -> bytes:
+    return encode(Image.new(mode, (5, 4), (level,) * len(mode) if len(mode) > 1 else level), kind)
 
 
-def rows(count: int, mode: str = "L") -> Iterator[Row]:
+def rows(count: int, mode: str = "L", kind: str = "PNG") -> Iterator[Row]:
     for i in range(count):
         label = 7 - i // 2
-        yield Row(png(i, mode), label, f"class {label}", f"é/{i}.png", 100 + i)
+        yield Row(picture(i, mode, kind), label, f"class {label}", f"é/{i}.png", 100 + i)
 
 
-def level(image: Image.Image) -> int:
-    return int(np.asarray(image).max())
+def level(image: Tensor) -> int:
+    return int(image.max())
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_what_was_written_is_read(tmp_path: Path, mode: str) -> None:
-    write_store(tmp_path / "a.arrow", rows(5, mode), mode)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "PPM"])
+def test_what_was_written_is_read(tmp_path: Path, mode: str, kind: str) -> None:
+    write_store(tmp_path / "a.arrow", rows(5, mode, kind), mode)
     store = ImageStore(tmp_path / "a.arrow")
     assert (len(store), store.mode) == (5, mode)
     assert store.labels.tolist() == [7, 7, 6, 6, 5]
@@ -43,15 +44,17 @@ def test_what_was_written_is_read(tmp_path: Path, mode: str) -> None:
     assert store.class_names == {5: "class 5", 6: "class 6", 7: "class 7"}
     for index in (0, np.int64(3), 4):
         assert store.path(index) == f"é/{index}.png"
-        assert store.image(index).mode == mode
-        assert store.image(index).size == (5, 4)
-        assert level(store.image(index)) == index
+        assert store.image(index).shape == (len(mode), 4, 5)
+        assert store.image(index).dtype == torch.uint8
+        assert (store.image(index) == int(index)).all()
     assert [p.name for p in tmp_path.iterdir()] == ["a.arrow"]
 
 
-def test_images_come_in_the_mode_of_the_store(tmp_path: Path) -> None:
-    write_store(tmp_path / "a.arrow", rows(2, "RGB"), "L")
-    assert ImageStore(tmp_path / "a.arrow").image(1).mode == "L"
+def test_changing_an_image_leaves_the_store_as_it_is(tmp_path: Path) -> None:
+    write_store(tmp_path / "a.arrow", rows(2, kind="PPM"), "L")
+    store = ImageStore(tmp_path / "a.arrow")
+    store.image(1).zero_()
+    assert level(store.image(1)) == 1
 
 
 def test_an_index_beyond_the_end(tmp_path: Path) -> None:
@@ -185,9 +188,12 @@ def test_another_arrow_file_is_no_store(tmp_path: Path, schema: pa.Schema) -> No
         ImageStore(path)
 
 
-def test_a_damaged_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged", [picture(9)[:40], picture(9, kind="PPM")[:-1], picture(9, "RGB", "PPM"), b""]
+)
+def test_a_damaged_image(tmp_path: Path, damaged: bytes) -> None:
     path = tmp_path / "a.arrow"
-    write_store(path, [*rows(2), Row(png(9)[:40], 0, "a", "a/9.png", 9)], "L")
+    write_store(path, [*rows(2), Row(damaged, 0, "a", "a/9.png", 9)], "L")
     store = ImageStore(path)
     assert level(store.image(1)) == 1
     with pytest.raises(DataError, match=rf"^{path} is damaged \(row 2, a/9.png\): run dvc repro prepare$"):

@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mdprop.errors import ParameterError
-from mdprop.losses import LOSSES, MultiSimilarityLoss, build_loss
+from mdprop.losses import MultiSimilarityLoss
 from tests.helpers import golden
 
 
@@ -105,25 +106,69 @@ def test_without_a_valid_pair_the_loss_and_its_gradient_are_zero(
     assert torch.equal(embeddings.grad, torch.zeros_like(embeddings))
 
 
-def test_a_loss_by_name() -> None:
-    assert "multi_similarity" in LOSSES
-    loss = build_loss("multi_similarity", {"neg_weight": 5, "margin": 0.3})
-    degrees, labels = [0.0, 20, 40, 60, 80, 100], [0, 0, 0, 1, 1, 1]
-    expected = naive_loss(degrees, labels, 2.0, 5.0, 0.3, 0.5)
-    assert loss(at_angles(degrees), torch.tensor(labels)).item() == pytest.approx(expected, rel=1e-6)
+def library_loss(
+    embeddings: Tensor, labels: Tensor, mined: tuple[Tensor, ...] | None, margin: float = 0.1
+) -> Tensor:
+    """pytorch-metric-learning's, on inner products; its own miner where nothing is mined."""
+    similarity = distances.DotProductSimilarity(normalize_embeddings=False)
+    if mined is None:
+        mined = miners.MultiSimilarityMiner(epsilon=margin, distance=similarity)(embeddings, labels)
+    loss = losses.MultiSimilarityLoss(
+        alpha=2, beta=40, base=0.5, distance=similarity, reducer=reducers.AvgNonZeroReducer()
+    )
+    return loss(embeddings, labels, mined)
 
 
-def test_mistakes_in_the_name_and_the_options() -> None:
-    with pytest.raises(
-        ParameterError, match=r"^loss\.name: unknown loss 'multisimilarity'; known: .*multi_similarity"
-    ):
-        build_loss("multisimilarity", {})
-    with pytest.raises(
-        ParameterError,
-        match=r"^loss\.options: multi_similarity has no option 'margn'; "
-        r"it has: pos_weight, neg_weight, margin, threshold$",
-    ):
-        build_loss("multi_similarity", {"margn": 0.1})
-    for value in ("0.1", None, True, [0.1]):
-        with pytest.raises(ParameterError, match=r"^loss\.options\.margin = .*: a number is needed$"):
-            build_loss("multi_similarity", {"margin": value})
+@pytest.mark.parametrize(
+    "miner",
+    [
+        None,
+        miners.BatchHardMiner(),  # triplets
+        miners.PairMarginMiner(pos_margin=0.6, neg_margin=1.1),  # pairs
+        miners.PairMarginMiner(pos_margin=3, neg_margin=1.1),  # no positive
+    ],
+)
+def test_value_and_gradient_equal_the_librarys(miner: miners.BaseMiner | None) -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(9, (40,), generator=generator)
+    centres = torch.randn(9, 12, generator=generator)
+    points = F.normalize(centres[labels] + torch.randn(40, 12, generator=generator))
+    mined = None if miner is None else miner(points, labels)
+    own, theirs = points.clone().requires_grad_(True), points.clone().requires_grad_(True)
+    value, expected = MultiSimilarityLoss()(own, labels, mined), library_loss(theirs, labels, mined)
+    value.backward()
+    expected.backward()
+    assert value.item() > 0
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert_close(own.grad, theirs.grad, rtol=0, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_mined_pairs_that_are_none_give_zero() -> None:
+    points = at_angles([0, 10, 90, 100]).requires_grad_(True)
+    none = torch.zeros(0, dtype=torch.int64)
+    value = MultiSimilarityLoss()(points, torch.tensor([0, 0, 1, 1]), (none, none, none))
+    value.backward()
+    assert value == 0
+    assert torch.equal(points.grad, torch.zeros_like(points))
+
+
+def test_large_weights_do_not_overflow() -> None:
+    points = at_angles([0, 20, 10, 30]).float().requires_grad_(True)
+    value = MultiSimilarityLoss(pos_weight=500, neg_weight=900)(points, torch.tensor([0, 0, 1, 1]))
+    value.backward()
+    assert value.isfinite()
+    assert points.grad.isfinite().all()
+
+
+def test_nothing_waits_for_the_device() -> None:
+    """On the meta device there are no values: reading one raises."""
+    points = torch.empty(6, 4, device="meta", requires_grad=True)
+    value = MultiSimilarityLoss()(points, torch.empty(6, dtype=torch.int64, device="meta"))
+    value.backward()
+    assert points.grad.is_meta
+
+
+@pytest.mark.parametrize("weights", [(0, 40), (2, -1)])
+def test_weights_without_a_meaning(weights: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"^pos_weight = .*, neg_weight = .*: both must be above 0$"):
+        MultiSimilarityLoss(*weights)

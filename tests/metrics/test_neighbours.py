@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mdprop.metrics import nearest_neighbours
-from mdprop.metrics.neighbours import _rounding
+from mdprop.metrics.index import rounding
 
 
 def brute_force(queries, depth, gallery=None, gallery_ids=None, ids=None):
@@ -127,7 +127,7 @@ def test_rounding_covers_faiss(dimension):
         index.add(x)
         found, rows = index.search(x, 100)
         exact = np.square(x[rows].astype(np.float64) - x[:, None]).sum(2)
-        assert (abs(found - exact) <= _rounding(np.full(100, 2.0, np.float32), dimension)[:, None]).all()
+        assert (abs(found - exact) <= rounding(np.full(100, 2.0, np.float32), dimension)[:, None]).all()
 
 
 def test_memory_stays_below_a_matrix_of_all_pairs():

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import tracemalloc
 from operator import eq
+from unittest import mock
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -10,14 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
-from mdprop.metrics import (
-    class_sizes,
-    map_from_neighbours,
-    mean_average_precision,
-    nearest_neighbours,
-    recall_at_k,
-    recall_from_neighbours,
-)
+from mdprop.metrics import mean_average_precision, neighbours, recall_at_k, retrieval, retrieval_scores
+from mdprop.metrics.index import Index
 
 KS = [1, 2, 4, 8]
 
@@ -137,10 +134,10 @@ def test_agrees_with_pytorch_metric_learning():
 
 def test_one_search_serves_all_measures(golden):
     x, y = golden["features"], golden["labels"]
-    neighbours = nearest_neighbours(x, 200)
-    assert recall_from_neighbours(neighbours, y, KS) == recall_at_k(x, y, KS)
-    for depth in ("R", 1, 50, 200):
-        assert map_from_neighbours(neighbours, y, depth=depth) == mean_average_precision(x, y, depth=depth)
+    depths = ["R", 1, 50, 200]
+    expected = {f"recall_at_{k}": value for k, value in recall_at_k(x, y, KS).items()}
+    expected |= {f"map_at_{str(d).lower()}": mean_average_precision(x, y, depth=d) for d in depths}
+    assert retrieval_scores(x, y, KS, depths) == expected
 
 
 def test_identical_images_of_other_classes():
@@ -170,11 +167,6 @@ def test_a_class_that_the_gallery_lacks_is_a_miss():
     assert recall_at_k([[0.0], [1.0]], [9, 4], [2], **given) == {2: 0.5}
     assert mean_average_precision([[0.0], [1.0]], [9, 4], **given) == 0.5
     assert mean_average_precision([[0.0]], [9], **given) == 0
-
-
-def test_class_sizes():
-    assert class_sizes([5, 3, 5]).tolist() == [2, 1, 2]
-    assert class_sizes(torch.tensor([5, 3, 9]), np.array([3, 3, 7])).tolist() == [0, 2, 0]
 
 
 def test_takes_tensors():
@@ -217,13 +209,144 @@ def test_refuses_depths(depth):
         mean_average_precision(A, L, depth=depth)
 
 
-def test_refuses_neighbours_that_do_not_fit():
-    neighbours = nearest_neighbours(A, 2)
-    with pytest.raises(ValueError, match=r"neighbours must be \[Q, 5\] or deeper, not \[3, 2\]"):
-        recall_from_neighbours(neighbours, L, [1, 5])
-    with pytest.raises(ValueError, match=r"neighbours must be \[Q, 3\] or deeper"):
-        map_from_neighbours(neighbours, [0, 0, 0])
-    with pytest.raises(ValueError, match="labels has 2 entries for 3 rows"):
-        recall_from_neighbours(neighbours, [0, 1], [1])
-    with pytest.raises(ValueError, match="neighbours hold row 2, gallery_labels only 2 entries"):
-        map_from_neighbours(neighbours, L, depth=2, gallery_labels=[0, 1])
+def clustered(classes, images, noise, dimension=16, seed=0):
+    """Unit vectors around random centres, with their labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(classes).repeat(images))
+    x = rng.normal(size=(classes, dimension))[labels] + noise * rng.normal(size=(len(labels), dimension))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+@given(labelled(40), st.integers(1, 60))
+def test_scores_equal_loops_whatever_the_block(data, block):
+    embeddings, labels = data
+    ranking = [ranked(embeddings, q, embeddings, eq) for q in range(len(labels))]
+    with mock.patch.object(neighbours, "_BLOCK", block):
+        scores = retrieval_scores(embeddings, labels, [1, 5], ["R", 7])
+    assert scores == {
+        "recall_at_1": pytest.approx(naive_recall(ranking, labels, labels, 1)),
+        "recall_at_5": pytest.approx(naive_recall(ranking, labels, labels, 5)),
+        "map_at_r": pytest.approx(naive_map(ranking, labels, labels, "R")),
+        "map_at_7": pytest.approx(naive_map(ranking, labels, labels, 7)),
+    }
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-6, 1e-7])  # the last two are all within float32's rounding
+@pytest.mark.parametrize("classes", [3, 40])
+def test_scores_are_exact_where_float32_is_not(spread, classes):
+    rng = np.random.default_rng(classes)
+    embeddings = (np.ones(16) / 4 + spread * rng.normal(size=(300, 16))).astype(np.float32)
+    embeddings[200:260] = embeddings[:60]
+    labels = rng.integers(0, classes, 300)
+    ranking = [ranked(embeddings, q, embeddings, eq) for q in range(300)]
+    scores = retrieval_scores(embeddings, labels, [1, 4], ["R", 70])
+    assert scores["recall_at_1"] == pytest.approx(naive_recall(ranking, labels, labels, 1), abs=1e-12)
+    assert scores["recall_at_4"] == pytest.approx(naive_recall(ranking, labels, labels, 4), abs=1e-12)
+    assert scores["map_at_r"] == pytest.approx(naive_map(ranking, labels, labels, "R"), abs=1e-12)
+    assert scores["map_at_70"] == pytest.approx(naive_map(ranking, labels, labels, 70), abs=1e-12)
+
+
+def test_a_dead_network_is_measured():
+    labels = np.arange(3000) % 3
+    scores = retrieval_scores(np.full((3000, 4), 0.5), labels, [1], ["R"])
+    assert scores["recall_at_1"] == pytest.approx(np.mean(labels == 0) - 1 / 3000)  # 0 finds 1, others find 0
+
+
+def test_no_neighbours_of_all_queries_are_held():
+    embeddings, labels = clustered(2000, 4, 0.3)
+    with mock.patch.object(neighbours, "_BLOCK", 2**16):
+        tracemalloc.start()
+        retrieval_scores(embeddings, labels, [1], [1000])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8000 * 1000  # a byte for each neighbour
+
+
+@pytest.fixture
+def control():
+    """A control of 300 queries, so that small data can be searched approximately."""
+    with mock.patch.object(retrieval, "SAMPLE", 300):
+        yield 300
+
+
+def test_an_approximate_search_reports_what_it_misses(control):
+    embeddings, labels = clustered(400, 10, 0.7)
+    exact = retrieval_scores(embeddings, labels, [1, 10], ["R", 100])
+    with mock.patch.object(retrieval, "GAP", 0.02):
+        scores = retrieval_scores(embeddings, labels, [1, 10], ["R", 100], exact_limit=3999, seed=3)
+        again = retrieval_scores(embeddings, labels, [1, 10], ["R", 100], exact_limit=3999, seed=3)
+    assert scores == again
+    assert set(scores) == {*exact, *(f"{name}_gap" for name in exact)}
+    assert 0.5 < exact["recall_at_1"] < 0.95
+    assert abs(scores["recall_at_1_gap"]) <= 0.02
+    assert scores["map_at_100_gap"] > 0  # it is no exact search
+    for name, value in exact.items():
+        assert value - scores[name] == pytest.approx(scores[f"{name}_gap"], abs=0.03)
+
+
+def test_the_gap_is_that_of_the_control(control):
+    embeddings, labels = clustered(400, 10, 0.7)
+    rows = np.sort(np.random.default_rng(5).choice(4000, control, replace=False))
+    given = {"gallery": embeddings, "gallery_labels": labels, "gallery_ids": np.arange(4000), "ids": rows}
+    exact = recall_at_k(embeddings[rows], labels[rows], [1, 10], **given)
+    with mock.patch.object(retrieval, "GAP", 0.02):
+        scores = retrieval_scores(embeddings, labels, [1, 10], ["R"], exact_limit=10, seed=5)
+    task = retrieval._task(embeddings, labels, None, None, None, None).only(rows)
+    index = Index(embeddings, cells=retrieval._cells(4000), seed=5)
+    efforts = [2**i for i in range(8)]
+    for effort in efforts:
+        index.set_effort(effort)
+        ranks = task.search(index, 10)
+        differ = np.mean(ranks.found(1) != task.search(Index(embeddings), 10).found(1))
+        if differ <= 0.02:
+            break
+    assert effort > 1  # the first effort does not do
+    for k in (1, 10):
+        assert scores[f"recall_at_{k}_gap"] == pytest.approx(exact[k] - ranks.found(k).mean(), abs=1e-12)
+
+
+def test_what_cells_can_not_find_is_searched_exactly(control):
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(2000, 64))
+    labels = rng.integers(0, 2, 2000)
+    exact = retrieval_scores(embeddings, labels, [1], ["R"])
+    assert retrieval_scores(embeddings, labels, [1], ["R"], exact_limit=1000) == {
+        **exact, "recall_at_1_gap": 0.0, "map_at_r_gap": 0.0,
+    }  # fmt: skip
+
+
+def test_few_queries_are_searched_exactly(control):
+    embeddings, labels = clustered(100, 10, 0.5)
+    given = {"gallery": embeddings, "gallery_labels": labels}
+    scores = retrieval_scores(embeddings[:control], labels[:control], [2], [], exact_limit=1, **given)
+    assert scores == {
+        "recall_at_2": recall_at_k(embeddings[:control], labels[:control], [2], **given)[2],
+        "recall_at_2_gap": 0.0,
+    }
+
+
+def test_at_the_limit_the_search_is_exact():
+    embeddings, labels = clustered(10, 5, 0.5)
+    assert set(retrieval_scores(embeddings, labels, [1], exact_limit=50)) == {"recall_at_1", "map_at_r"}
+
+
+def test_gpus_are_used_where_faiss_has_them(monkeypatch):
+    """A stand-in: the copies on the GPUs are a CPU index that counts its searches."""
+    widths = []
+
+    class OnGpu:
+        def __init__(self, index):
+            self.index = index
+
+        def search(self, queries, width):
+            widths.append(width)
+            return self.index.search(queries, width)
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", OnGpu)
+    embeddings, labels = clustered(900, 4, 0.5)
+    found = retrieval_scores(embeddings, labels, [1], [100, 3000])
+    assert widths == []  # a GPU finds at most 2048
+    scores = retrieval_scores(embeddings, labels, [1], [100])
+    assert widths and max(widths) <= 2048
+    assert scores == {name: found[name] for name in scores}

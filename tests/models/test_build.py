@@ -89,7 +89,8 @@ def test_slices_of_a_batch_go_through_the_branches_of_a_built_network() -> None:
 def test_an_unknown_backbone_is_one_line_with_the_known_ones(backbone: str) -> None:
     with pytest.raises(
         ModelError,
-        match=rf"^model\.backbone: unknown backbone '{backbone}'; known: conv4, .*resnet18, .*timm:<name>$",
+        match=rf"^model\.backbone: unknown backbone '{backbone}'; "
+        r"known: conv4, .*resnet18, .*efficientnet_lite0, timm:<name>$",
     ):
         build_model(backbone, 4)
 
@@ -98,6 +99,14 @@ def test_an_unknown_timm_model() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ModelError, match=r"timm has no model 'resnet_18'; see timm\.list_models\(\)$"):
         build_model("timm:resnet_18", 4)
+
+
+def test_an_unknown_timm_tag() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(
+        ModelError, match=r"^model\.backbone 'timm:resnet18\.best': Invalid pretrained tag \(best\)"
+    ):
+        build_model("timm:resnet18.best", 4)
 
 
 def test_without_timm_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mdprop.errors import ModelError
 from mdprop.layers import extract_branch, route
-from mdprop.models import Embedder, build_model, export_network, load_model, save_model
+from mdprop.models import Embedder, build_model, export_network, load_model, place, save_model
 from tests.helpers import randomize_norms
 
 BRANCHES = ("clean", "single_target", "multi_target")
@@ -36,7 +36,7 @@ def test_what_was_saved_is_loaded_bit_by_bit(tmp_path: Path, branches: tuple[str
     loaded = load_model(save(model.train(), tmp_path / "new" / "model"))
     images = torch.rand(3, 1, 28, 28)
     assert not loaded.training
-    model.eval()
+    place(model, "cpu").eval()
     outputs = []
     for branch in branches:
         with route(model, branch), route(loaded, branch):
@@ -84,6 +84,21 @@ def test_a_channels_last_model_is_loaded_bit_by_bit(tmp_path: Path) -> None:
     loaded = load_model(save(model.to(memory_format=torch.channels_last), tmp_path))
     state = model.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("freeze", ["clean", "all"])
+def test_how_training_began_is_no_part_of_the_network(tmp_path: Path, freeze: str) -> None:
+    """Neither weights to start from nor frozen batch norms are needed, or kept, to load a model."""
+    start = tmp_path / "start.safetensors"
+    export_network(save(trained(), tmp_path / "first"), start)
+    model = trained(weights=str(start), freeze_batchnorm=freeze)
+    save(model, tmp_path / "second", weights=str(start))
+    start.unlink()
+    loaded = load_model(tmp_path / "second")
+    images = torch.rand(2, 1, 28, 28)
+    assert torch.equal(loaded(images), place(model, "cpu")(images))
+    assert loaded.freeze_batchnorm == "none"
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
 # --- models that cannot be loaded ---

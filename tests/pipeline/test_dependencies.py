@@ -10,8 +10,12 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-# They decide what is said, checked or shown, never a result: parameters are tracked by value.
-NO_RESULT = {ROOT / "mdprop" / f"{name}.py" for name in ("__init__", "errors", "config", "runtime", "files")}
+# They decide what is said, checked or shown, or who computes it, never a result: parameters are tracked
+# by value, and several processes give the result of one.
+NO_RESULT = {
+    ROOT / "mdprop" / f"{name}.py"
+    for name in ("__init__", "errors", "runtime", "files", "processes", "distributed")
+} | set((ROOT / "mdprop" / "config").glob("*.py"))
 # Training shows validation Recall@1 and does nothing with it: a new metric must not train again.
 SHOWN_ONLY = {"train": "mdprop/metrics/"}
 

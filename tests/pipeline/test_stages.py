@@ -51,7 +51,7 @@ def make_folder(root: Path, sizes=(3,) * 6) -> Path:
 
 
 def use_folder(work, **values):
-    settings = {"root": "images", "validation_classes": 0, "resize": 16, "image_size": 16, **values}
+    settings = {"root": "images", "resize": 16, "image_size": 16, **values}
     set_params(
         work / "params.yaml",
         {"dataset.name": "folder", **{f"datasets.folder.{key}": value for key, value in settings.items()}},

@@ -46,7 +46,7 @@ def generated(
 
 
 def clean_images(store: ImageStore, rows: Any = ROWS) -> Tensor:
-    return torch.stack([TRANSFORM(store.image(int(row))) for row in rows])
+    return transforms.to_float(torch.stack([TRANSFORM(store.image(int(row))) for row in rows]))
 
 
 @pytest.fixture
@@ -115,6 +115,14 @@ def test_the_start_of_an_image_depends_on_its_id_alone(
     assert starts.abs().max() <= 0.05
     assert starts.abs().max() > 0.045
     assert len({start.numpy().tobytes() for start in starts}) == 7
+
+
+def test_the_batches_of_some_turns(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "BATCH_SIZE", 2)
+    expected = list(generate_set(model_with(), store, ROWS, TRANSFORM, threat(), 0, CPU))
+    found = list(generate_set(model_with(), store, ROWS, TRANSFORM, threat(), 0, CPU, slice(1, None, 3)))
+    assert len(expected) == 4
+    assert_close(found, [expected[1]], rtol=0, atol=0)
 
 
 # --- through which branch ---

@@ -173,3 +173,56 @@ def test_parameters_of_the_loss_are_trained_too(store: ImageStore) -> None:
 
 def test_weight_decay_reaches_the_optimiser(store: ImageStore) -> None:
     assert not same(trained(store, "standard")[0], trained(store, "standard", weight_decay=0.1)[0])
+
+
+class Centred(MultiSimilarityLoss):
+    """A loss with a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.full((6,), 0.1))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return super().forward(embeddings - self.centre, labels)
+
+
+GROUPS = {
+    "head": lambda name: "fc" in name,
+    "clean_batchnorm": lambda name: "bn" in name and "clean" in name,
+    "auxiliary_batchnorm": lambda name: "bn" in name and "target" in name,
+    "loss": lambda name: name == "centre",
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_rate_of_zero_leaves_its_group_as_it_was(store: ImageStore, group: str, schedule: str) -> None:
+    torch.manual_seed(0)
+    start = build_model("conv4", 6, branches=METHODS["mdprop"].branches, mean=[0.5], std=[0.25])
+    loss = Centred()
+    before = {**dict(start.named_parameters()), **dict(loss.named_parameters())}
+    before = {name: value.detach().clone() for name, value in before.items()}
+    model, _ = trained(store, loss=loss, learning_rates={group: 0.0}, schedule=schedule)
+    after = {**dict(model.named_parameters()), **dict(loss.named_parameters())}
+    still = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert still == {name for name in after if GROUPS[group](name)}
+
+
+def test_a_rate_of_none_is_the_common_one(store: ImageStore) -> None:
+    same_rates = dict.fromkeys(GROUPS, 1e-2)
+    assert same(trained(store)[0], trained(store, learning_rates=dict.fromkeys(GROUPS))[0])
+    assert same(trained(store)[0], trained(store, learning_rates=same_rates)[0])
+
+
+def test_parameters_of_the_loss_do_not_decay(store: ImageStore) -> None:
+    class Idle(MultiSimilarityLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Parameter(torch.ones(3))
+
+        def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            return super().forward(embeddings, labels) + 0 * self.idle.sum()
+
+    loss = Idle()
+    trained(store, "standard", loss=loss, weight_decay=0.5)
+    assert torch.equal(loss.idle, torch.ones(3))

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from mdprop.attacks import Bound, choose_targets
 from mdprop.distributions import METHODS, Distribution, Method, TargetKind
 from mdprop.layers import extract_branch, multi_batchnorms, route
-from mdprop.losses import MultiSimilarityLoss
+from mdprop.losses import MultiSimilarityLoss, S2SDLoss
 from mdprop.models import Embedder
 from mdprop.training import TrainingAttack, attack_batch, training_step
 from tests.helpers import small_embedder
@@ -64,7 +64,6 @@ def restated_attack(model: Embedder, slices: Slices, images: Tensor, attack: Tra
         low, high = clean - attack.epsilon, clean + attack.epsilon
         x = clean + noise[start : start + len(rows)]
         start += len(rows)
-        x = torch.minimum(torch.maximum(x, low), high).clamp(0, 1)
         for _ in range(attack.steps):
             x.requires_grad_(True)
             out = network(x)
@@ -256,3 +255,49 @@ def test_an_adversarial_method_needs_an_attack() -> None:
         training_step(
             model_for(METHODS["at"]), MultiSimilarityLoss(), METHODS["at"], batch(), LABELS, None, generator()
         )
+
+
+def test_the_authors_range_is_that_of_each_slice() -> None:
+    model, images = model_for(METHODS["mdprop"]).eval(), 0.3 + 0.4 * batch()
+    images[:6] *= 0.5  # the single-targeted half is darker
+    attack = TrainingAttack(3, "any", 0.5, steps=1, start_noise=0.0, clip="batch")
+    attacked, _ = attack_batch(model, METHODS["mdprop"], images, LABELS, attack, generator())
+    for half, clean in ((attacked[:6], images[:6]), (attacked[6:], images[6:])):
+        assert_close(half.min(), clean.min())
+        assert_close(half.max(), clean.max())
+
+
+def test_the_authors_range_is_one_for_all_normalised_channels() -> None:
+    model = small_embedder(("clean",), channels=3).double().eval()
+    model.std.copy_(torch.tensor([0.1, 0.2, 0.4]).view(3, 1, 1))
+    images = torch.rand(12, 3, 16, 16, generator=generator(), dtype=torch.float64)
+    attack = TrainingAttack(1, "any", 5.0, steps=1, start_noise=0.0, clip="batch")
+    attacked, _ = attack_batch(model, METHODS["at"], images, LABELS, attack, generator())
+    normalized = (images - model.mean) / model.std
+    moved = (attacked - model.mean) / model.std
+    assert_close(moved.amin((0, 2, 3)), normalized.min().expand(3))
+    assert_close(moved.amax((0, 2, 3)), normalized.max().expand(3))
+
+
+def test_a_slice_of_one_class_aims_at_its_own() -> None:
+    # Classes drawn with replacement may fill a slice with one of them.
+    model = model_for(METHODS["mdprop"]).eval()
+    labels = torch.tensor([0] * 6 + [1, 1, 2, 2, 3, 3])
+    attacked, _ = attack_batch(model, METHODS["mdprop"], batch(), labels, ATTACK, generator())
+    assert attacked.isfinite().all()
+
+
+def test_s2sd_sees_the_features_of_all_slices() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Recorded(S2SDLoss):
+        def forward(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+            seen.extend(tuple(t.shape) for t in (embeddings, labels, features))
+            return super().forward(embeddings, labels, features)
+
+    model = model_for(METHODS["mdprop"])
+    loss = Recorded(4, MultiSimilarityLoss(), MultiSimilarityLoss(), target_dims=(8, 16)).double()
+    value = training_step(model, loss, METHODS["mdprop"], batch(), LABELS, ATTACK, generator())
+    value.backward()
+    assert seen == [(24, 6), (24,), (24, 4, 1, 1)]
+    assert all(p.grad is not None for p in [*model.parameters(), *loss.parameters()])

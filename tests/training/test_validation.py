@@ -15,7 +15,7 @@ def test_recall_is_that_of_the_nearest_other_image(tmp_path: Path) -> None:
     model = small_embedder().train()
     value = recall_at_1(model, store, transform, torch.device("cpu"))
     assert not model.training
-    images = torch.stack([transform(store.image(row)) for row in range(len(store))])
+    images = transforms.to_float(torch.stack([transform(store.image(row)) for row in range(len(store))]))
     with torch.no_grad():
         embeddings = model(images)
     similarity = embeddings @ embeddings.T

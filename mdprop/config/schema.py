@@ -1,23 +1,19 @@
-"""params.yaml as frozen, typed objects: unknown keys, wrong types and missing keys are refused."""
+"""The sections of params.yaml as frozen, typed objects; unknown keys and wrong types are refused."""
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mdprop.distributions import GOALS, METHODS, goal_of
-from mdprop.errors import ParameterError, one_line
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+LearningRate = Annotated[float, Field(ge=0)]
 Units = Literal["pixel", "normalized"]
 
 
@@ -53,7 +49,12 @@ class Methods(_Section):
 
 
 class DatasetChoice(_Section):
+    """The block of `datasets` in use, and what is done to its training classes."""
+
     name: str
+    validation_classes: NonNegative
+    train_fraction: Fraction
+    fraction_of: Literal["images", "classes"]
 
 
 class ImageSettings(_Section):
@@ -61,6 +62,7 @@ class ImageSettings(_Section):
 
     mode: Literal["L", "RGB"]
     resize: Positive
+    encoding: Literal["compressed", "raw"]
     image_size: Positive
     crop_scale: tuple[Fraction, Fraction] = Field(strict=False)
     flip: bool
@@ -92,35 +94,56 @@ class GlyphsSettings(ImageSettings):
 
 
 class FolderSettings(ImageSettings):
-    reader: Literal["folder"]
+    reader: Literal["folder", "omniglot"]
     root: str
-    validation_classes: NonNegative
 
 
-class OmniglotSettings(ImageSettings):
-    reader: Literal["omniglot"]
+class PublishedSettings(ImageSettings):
+    """A benchmark of the field, whose number of classes and images is known."""
+
+    reader: Literal["cub200", "cars196", "sop", "inshop"]
     root: str
-    validation_classes: NonNegative
+    check_counts: bool
 
 
-Dataset = Annotated[GlyphsSettings | FolderSettings | OmniglotSettings, Field(discriminator="reader")]
+Dataset = Annotated[GlyphsSettings | FolderSettings | PublishedSettings, Field(discriminator="reader")]
+READERS: dict[str, type[ImageSettings]] = {
+    "glyphs": GlyphsSettings,
+    **dict.fromkeys(("folder", "omniglot"), FolderSettings),
+    **dict.fromkeys(("cub200", "cars196", "sop", "inshop"), PublishedSettings),
+}
 
 
 class ModelSettings(_Section):
     backbone: str
+    weights: str | None
     embedding_dim: Positive
+    freeze_batchnorm: Literal["none", "clean", "all"]
 
 
 class LossSettings(_Section):
     name: str
     options: dict[str, Any]
+    miner: str | None
+    miner_options: dict[str, Any]
+
+
+class LearningRates(_Section):
+    """Of groups of parameters; None: train.learning_rate, 0: the group stays as it is."""
+
+    head: LearningRate | None
+    clean_batchnorm: LearningRate | None
+    auxiliary_batchnorm: LearningRate | None
+    loss: LearningRate | None
 
 
 class TrainSettings(_Section):
     epochs: Positive
     batch_size: Positive
     images_per_class: Annotated[int, Field(ge=2)]
+    class_replacement: bool
     learning_rate: Annotated[float, Field(gt=0)]
+    learning_rates: LearningRates
     weight_decay: Annotated[float, Field(ge=0)]
     schedule: Literal["one_cycle", "constant"]
     validate_every: NonNegative
@@ -136,12 +159,28 @@ class TrainSettings(_Section):
 
 
 class AttackSettings(_Section):
+    """How training makes its examples; a rule that is None is the one of `compatibility`."""
+
     targets: Positive
-    target_kind: Literal["other_class", "any"]
     epsilon: Annotated[float, Field(ge=0)]
-    units: Units
     steps: Positive
     start_noise: Annotated[float, Field(ge=0)]
+    compatibility: Literal["mdprop", "authors"]
+    units: Units | None
+    clip: Literal["valid", "batch"] | None
+    target_kind: Literal["other_class", "any"] | None
+    batchnorm_start: Literal["copy", "reset"] | None
+
+    def rule(self, name: str) -> Any:
+        """`units`, `clip`, `target_kind` or `batchnorm_start` in effect."""
+        value = getattr(self, name)
+        return COMPATIBILITY[self.compatibility][name] if value is None else value
+
+
+COMPATIBILITY = {
+    "mdprop": {"units": "pixel", "clip": "valid", "target_kind": "other_class", "batchnorm_start": "copy"},
+    "authors": {"units": "normalized", "clip": "batch", "target_kind": "any", "batchnorm_start": "reset"},
+}
 
 
 class AdversarySettings(_Section):
@@ -169,6 +208,7 @@ class AdversarySettings(_Section):
 class EvaluateSettings(_Section):
     ks: tuple[Positive, ...] = Field(strict=False, min_length=1)
     seed: Seed
+    exact_limit: Positive
 
     @field_validator("ks")
     @classmethod
@@ -229,86 +269,5 @@ class Params(_Section):
         return self
 
     @property
-    def active_dataset(self) -> GlyphsSettings | FolderSettings | OmniglotSettings:
+    def active_dataset(self) -> GlyphsSettings | FolderSettings | PublishedSettings:
         return self.datasets[self.dataset.name]
-
-
-def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check params.yaml.
-
-    Under DVC (`$DVC_STAGE` is set) the result holds only what the stage's entry in dvc.yaml
-    declares, so that a stage which reads more than it declares fails instead of being cached
-    wrongly. Raises `ParameterError`, one line that names file, key, value and what is allowed.
-    """
-    path = Path(path)
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParameterError(f"{path} not found: run from the project's root") from None
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read ({error.strerror})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {one_line(error)}") from None
-    try:
-        params = Params.model_validate(raw)
-    except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_problem(error)}") from None
-    stage = os.environ.get("DVC_STAGE")
-    declared = declared_params(path.with_name("dvc.yaml"), stage, params.dataset.name) if stage else None
-    return params if declared is None else _restrict(params, declared)
-
-
-def declared_params(dvc_yaml: Path, stage: str, dataset: str) -> list[str] | None:
-    """The parameter paths that a stage of dvc.yaml declares; None where it cannot be told."""
-    if not dvc_yaml.exists():
-        return None
-    stages = YAML(typ="safe").load(dvc_yaml.read_text(encoding="utf-8"))["stages"]
-    entry = stages.get(stage.split(":")[-1].split("@")[0])
-    if entry is None:
-        return None
-    return [str(p).replace("${dataset.name}", dataset) for p in entry.get("params", [])]
-
-
-def _restrict(section: Any, paths: list[str]) -> Any:
-    """A copy of a section without the keys that no path leads to; reading one is an AttributeError."""
-    if "" in paths or not isinstance(section, (BaseModel, dict)):
-        return section
-    kept: dict[str, Any] = {}
-    for key, value in section.items() if isinstance(section, dict) else section:
-        below = [p[len(key) + 1 :] for p in paths if p == key or p.startswith(f"{key}.")]
-        if below:
-            kept[key] = _restrict(value, below)
-    return kept if isinstance(section, dict) else type(section).model_construct(**kept)
-
-
-def _first_problem(error: ValidationError) -> str:
-    """The first of pydantic's findings as one line; a misspelt key before what it leaves missing."""
-    problems = error.errors(include_url=False)
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = list(problem["loc"])
-    allowed = _allowed_keys(where[:-1]) if problem["type"] == "extra_forbidden" else []
-    if where[:1] == ["datasets"] and len(where) > 2:
-        del where[2]  # the reader, which pydantic puts into the path
-    key = ".".join(str(part) for part in where)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; allowed here: {', '.join(allowed)}"
-    if problem["type"] == "union_tag_not_found":
-        key += ".reader"
-    if problem["type"] in ("missing", "union_tag_not_found"):
-        return f"key '{key}' is missing: add it"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")
-    value = problem["input"]
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
-    return f"{key}{shown}: {message}" if key else message
-
-
-def _allowed_keys(path: list[int | str]) -> list[str]:
-    """The keys of the section at a path of pydantic's, which names the reader of a data set."""
-    readers = {"glyphs": GlyphsSettings, "folder": FolderSettings, "omniglot": OmniglotSettings}
-    section: Any = Params
-    if path[:1] == ["datasets"]:
-        section = readers[str(path[2])]
-    elif path:
-        section = Params.model_fields[str(path[0])].annotation
-    return list(section.model_fields)

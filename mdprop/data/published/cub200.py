@@ -1,0 +1,61 @@
+"""CUB-200-2011 (Wah et al., 2011): 200 kinds of birds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mdprop.data.entries import Classes, by_class, halve
+from mdprop.data.folder import as_text, class_folders, image_entries
+from mdprop.data.published.source import (
+    Archive,
+    Counts,
+    Listed,
+    Published,
+    first_folder_with,
+    listed_entries,
+    malformed,
+    read_rows,
+)
+from mdprop.errors import DataError
+
+CUB200 = Published(
+    name="CUB-200-2011",
+    counts={"train": Counts(100, 5_864), "test": Counts(100, 5_924)},
+    layout="CUB_200_2011.tgz as it is extracted: images/<class>/ and images.txt",
+    source="from https://data.caltech.edu/records/65de6-vp158",
+    archive=Archive(
+        url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        md5="97eceeb196236b17998738112f37df78",
+        size=1_150_585_339,
+    ),
+)
+
+
+def read_cub200(root: Path) -> dict[str, Classes]:
+    """The first 100 classes by name train, the last 100 test (of a part: half and half).
+
+    root: CUB_200_2011 or the folder that holds it. Where there is an images.txt its images are
+    taken, each of which must be there, else those in images/<class>/.
+    """
+    base = first_folder_with("images", root, "CUB_200_2011")
+    if base is None:
+        raise DataError(f"{root} is no {CUB200.name}: put there {CUB200.layout}")
+    if (base / "images.txt").exists():
+        classes = by_class(listed_entries(base / "images.txt", base, _listed(base / "images.txt")))
+    else:
+        classes = by_class(
+            entry
+            for folder in class_folders(base / "images")
+            for entry in image_entries(folder, base, as_text(folder.name))
+        )
+    train, test = halve(classes)
+    return {"train": train, "test": test}
+
+
+def _listed(file: Path) -> Iterator[Listed]:
+    for number, (identity, path) in read_rows(file, "<id> <class>/<file>"):
+        class_name, slash, _ = path.partition("/")
+        if not slash:
+            raise malformed(file, number, f"{identity} {path}", "<id> <class>/<file>")
+        yield Listed(number, class_name, f"images/{path}")

@@ -1,0 +1,36 @@
+"""The readers of the published data sets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mdprop.data.entries import Classes
+from mdprop.data.published.cars196 import CARS196, read_cars196
+from mdprop.data.published.cub200 import CUB200, read_cub200
+from mdprop.data.published.inshop import INSHOP, read_inshop
+from mdprop.data.published.sop import SOP, read_sop
+from mdprop.data.published.source import Published, check_counts, published_root
+
+READERS: dict[str, tuple[Published, Callable[[Path], dict[str, Classes]]]] = {
+    "cub200": (CUB200, read_cub200),
+    "cars196": (CARS196, read_cars196),
+    "sop": (SOP, read_sop),
+    "inshop": (INSHOP, read_inshop),
+}
+
+
+def read_published(reader: str, root: str, counts: bool, key: str) -> dict[str, Classes]:
+    """The classes of "train", "test" and, of In-Shop, "gallery".
+
+    root: the folder of the data set; where it is missing or empty, what is served is downloaded.
+    counts: whether to compare the numbers of classes and images with the published ones.
+    key: the settings' place in params.yaml, for messages.
+
+    Raises `DataError` where the data are missing, incomplete, or their lists malformed.
+    """
+    published, read = READERS[reader]
+    splits = read(published_root(root, published, key))
+    if counts:
+        check_counts(splits, published, root, key)
+    return splits

@@ -1,0 +1,150 @@
+"""What the published data sets share: where they come from, their counts, their lists of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mdprop.data.download import obtain
+from mdprop.data.entries import Classes, Entry
+from mdprop.data.folder import existing_root, is_absent
+from mdprop.data.images import open_image
+from mdprop.errors import DataError
+
+
+class Counts(NamedTuple):
+    classes: int
+    images: int
+
+
+class Archive(NamedTuple):
+    """A file to download; `size` in bytes, where it is known."""
+
+    url: str
+    md5: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published about a data set.
+
+    counts: of each split that its reader returns.
+    layout: what is expected at the root.
+    source: where to get it, as the end of a sentence that begins with "get it".
+    archive: what is downloaded where the root is missing; None where nobody serves it freely.
+    """
+
+    name: str
+    counts: dict[str, Counts]
+    layout: str
+    source: str
+    archive: Archive | None = None
+
+
+class Listed(NamedTuple):
+    """An image in a list: its place there, its class and its path below the base folder."""
+
+    number: int
+    class_name: str
+    path: str
+
+
+def published_root(root: str, published: Published, key: str) -> Path:
+    """The root of a published data set, downloaded there where it is missing or empty.
+
+    Raises `DataError`, which says where to get the data and what is expected.
+    """
+    path = Path(root).expanduser()
+    if is_absent(path):
+        remedy = f"get it {published.source}, and put there {published.layout}"
+        if published.archive is None:
+            raise DataError(f"{key}.root = {root} is missing or empty: {remedy}")
+        try:
+            obtain(*published.archive, into=path)
+        except DataError as error:
+            raise DataError(
+                f"{key}.root = {root} is missing or empty, and {published.name} was not downloaded "
+                f"({error}): {remedy}"
+            ) from None
+    return existing_root(path, key, published.layout)
+
+
+def check_counts(splits: dict[str, Classes], published: Published, root: str, key: str) -> None:
+    """Compare the classes and images of each split with the published ones.
+
+    Raises `DataError`, which names the first split that differs, both numbers and the remedy.
+    """
+    for split, expected in published.counts.items():
+        classes = splits[split].values()
+        found = Counts(len(classes), sum(map(len, classes)))
+        if found != expected:
+            raise DataError(
+                f"{published.name} at {root} has {found.images:,} images of {found.classes:,} classes for "
+                f"{split}, published are {expected.images:,} of {expected.classes:,}; it was probably not "
+                f"extracted completely: complete it, or take it as it is with {key}.check_counts=false"
+            )
+
+
+def first_folder_with(name: str, root: Path, *below: str) -> Path | None:
+    """The first of `root` and its folders `below` that holds `name`."""
+    return next((folder for folder in (root, *map(root.joinpath, below)) if (folder / name).exists()), None)
+
+
+def read_rows(file: Path, columns: str, header_lines: Iterable[str] = ()) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of each row of a text file; the last field may hold spaces.
+
+    columns: their names; header_lines: what the file begins with, "*" for any line.
+    Raises `DataError`, which names file and line, for another header or number of fields.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{file} is missing: extract the data set again, with its lists") from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is no text file: extract the data set again") from None
+    width = len(columns.split())
+    expected = list(header_lines)
+    for number, line in enumerate(lines, 1):
+        fields = line.split(maxsplit=width - 1)
+        if number <= len(expected):
+            if expected[number - 1] not in ("*", " ".join(line.split())):
+                raise malformed(file, number, line, expected[number - 1])
+        elif len(fields) == width:
+            yield number, [field.strip() for field in fields]
+        elif fields:
+            raise malformed(file, number, line, columns)
+
+
+def malformed(file: Path, number: int, line: str, needed: str) -> DataError:
+    shown = line if len(line) <= 60 else f"{line[:60]}..."
+    return DataError(f"{file}, line {number}: '{shown}' is not '{needed}': extract the file again")
+
+
+def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str = "line") -> Iterator[Entry]:
+    """The entries of the images that `file` lists.
+
+    Raises `DataError` for an image that is listed twice, or when some are missing below `base`.
+    """
+    images, folder = list(images), str(base)
+    seen: set[str] = set()
+    for number, _, path in images:
+        if path in seen:
+            raise DataError(
+                f"{file}, {unit} {number}: {path} is listed a second time: extract the file again"
+            )
+        seen.add(path)
+    missing = [path for _, _, path in images if not os.path.isfile(os.path.join(folder, path))]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of the {len(images):,} images that {file} lists are missing, the first is "
+            f"{os.path.join(folder, missing[0])}: extract the images completely"
+        )
+    for _, class_name, path in images:
+        yield Entry(class_name, path, partial(open_image, os.path.join(folder, path)))
