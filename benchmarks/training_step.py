@@ -53,7 +53,12 @@ class Ours:
     """A model in training as `mdprop.training.train` trains it, one step at a time."""
 
     def __init__(
-        self, method: str, backbone: str, learning_rate: float, precision: torch.dtype = torch.float32
+        self,
+        method: str,
+        backbone: str,
+        learning_rate: float,
+        precision: torch.dtype = torch.float32,
+        shared_forward: bool = False,
     ) -> None:
         self.method = METHODS[method]
         torch.manual_seed(0)
@@ -69,6 +74,7 @@ class Ours:
             steps=1,
             start_noise=in_pixels(START_NOISE, "normalized", self.model.std),
             clip="batch",
+            shared_forward=shared_forward,
         )
         self.generator = torch.Generator().manual_seed(0)
 
@@ -117,18 +123,27 @@ def measure(backbone: str, size: int, batch: int, repeats: int) -> None:
     )  # fmt: skip
     normalised = (images - mdprop.model.mean) / mdprop.model.std
     work, convolutions = convolutions_alone(standard.model, images)
-    names = "the authors' mdprop", "ours, mdprop", "ours, standard", "convolutions alone", "matrix product"
+    shared = Ours("mdprop", backbone, 0.0, shared_forward=True)
+    names = (
+        "the authors' mdprop",
+        "ours, mdprop",
+        "ours, mdprop, shared forward",
+        "ours, standard",
+        "convolutions alone",
+        "matrix product",
+    )
     seconds = alternate(
         {
             names[0]: lambda: authors.step(normalised, labels),
             names[1]: lambda: mdprop.step(images, labels),
-            names[2]: lambda: standard.step(images, labels),
-            names[3]: convolutions,
-            names[4]: lambda: OwnSeconds(FORWARDS * work / product_rate()),
+            names[2]: lambda: shared.step(images, labels),
+            names[3]: lambda: standard.step(images, labels),
+            names[4]: convolutions,
+            names[5]: lambda: OwnSeconds(FORWARDS * work / product_rate()),
         },
         repeats,
     )
-    theirs, ours, plain, convs, product = (seconds[name] for name in names)
+    theirs, ours, sharing, plain, convs, product = (seconds[name] for name in names)
     print(throughput_table(seconds, batch))
     rate = FORWARDS * work / 1e9
     print(
@@ -140,6 +155,7 @@ def measure(backbone: str, size: int, batch: int, repeats: int) -> None:
     print(f"an mdprop step, in standard steps: {median_ratio(ours, plain)}")
     print(f"an mdprop step, in the time of its convolutions alone: {median_ratio(ours, convs)}")
     print(f"an mdprop step, in the time of its arithmetic as a matrix product: {median_ratio(ours, product)}")
+    print(f"the authors' step / ours with the shared forward: {median_ratio(theirs, sharing)}")
     print(f"the authors' step / ours: {median_ratio(theirs, ours)}")
 
 

@@ -96,7 +96,7 @@ def _draw_distinct(total: Tensor, count: int, generator: torch.Generator | None)
 def feature_attack(
     embed: Callable[[Tensor], Tensor],
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | Callable[[Tensor], Tensor],
     *,
     epsilon: Bound,
     steps: int,
@@ -113,7 +113,7 @@ def feature_attack(
 
     embed: [B, C, H, W] -> [B, D], unit norm; in the mode and with the routes that the caller set.
     images: [B, C, H, W], in the units of `epsilon`.
-    targets: [T, B, D].
+    targets: [T, B, D], or a function of the embeddings [B, D] of the start that returns them.
     epsilon, step_size: a number or [C, 1, 1]; `step_size` None means epsilon / steps.
     lower, upper: the valid range of a pixel, a number or [C, 1, 1]. (The authors take the batch's
         own minimum and maximum.)
@@ -123,8 +123,8 @@ def feature_attack(
 
     Returns [B, C, H, W], detached. No gradient reaches the weights.
     """
-    if targets.ndim != 3 or targets.shape[1] != len(images):
-        raise ValueError(f"targets must be [T, {len(images)}, D], not {list(targets.shape)}")
+    if isinstance(targets, Tensor):
+        _check_targets(targets, len(images))
     if step_size is None:
         step_size = epsilon / max(steps, 1)
     low, high = _clip_range(images, epsilon, lower, upper)
@@ -132,13 +132,22 @@ def feature_attack(
     for _ in range(steps):
         adversarial.requires_grad_(True)
         with torch.enable_grad():
-            distances = torch.linalg.vector_norm(embed(adversarial) - targets, dim=-1)
+            embeddings = embed(adversarial)
+            if not isinstance(targets, Tensor):
+                targets = targets(embeddings.detach())
+                _check_targets(targets, len(images))
+            distances = torch.linalg.vector_norm(embeddings - targets, dim=-1)
             objective = distances.mean().square()
         (gradient,) = torch.autograd.grad(objective, adversarial)
         move = step_size * gradient.sign()
         adversarial = adversarial.detach() + (move if away else -move)
         adversarial = torch.clamp(adversarial, low, high)
     return adversarial.detach() if steps else torch.clamp(adversarial, low, high)
+
+
+def _check_targets(targets: Tensor, images: int) -> None:
+    if targets.ndim != 3 or targets.shape[1] != images:
+        raise ValueError(f"targets must be [T, {images}, D], not {list(targets.shape)}")
 
 
 def in_pixels(value: float, units: str, std: Tensor) -> Bound:

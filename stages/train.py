@@ -61,7 +61,8 @@ def train(
         for name in ("epsilon", "start_noise"):
             rules[name] = in_pixels(getattr(p.attack, name), p.attack.rule("units"), model.std)
         targets = p.attack.targets if chosen.uses_multi_target else 1
-        attack = TrainingAttack(targets, steps=p.attack.steps, **rules)
+        rules |= p.attack.model_dump(include={"steps", "shared_forward"})
+        attack = TrainingAttack(targets, **rules)
         if p.attack.rule("batchnorm_start") == "reset":
             reset_statistics(model, but=CLEAN)
     keys = {"epochs", "learning_rate", "learning_rates", "weight_decay", "schedule"}

@@ -170,6 +170,7 @@ class AttackSettings(_Section):
     clip: Literal["valid", "batch"] | None
     target_kind: Literal["other_class", "any"] | None
     batchnorm_start: Literal["copy", "reset"] | None
+    shared_forward: bool
 
     def rule(self, name: str) -> Any:
         """`units`, `clip`, `target_kind` or `batchnorm_start` in effect."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from mdprop.data.images import open_image
 from mdprop.errors import DataError
 
 T = TypeVar("T")
@@ -18,13 +20,24 @@ T = TypeVar("T")
 SPLITS = ("train", "val", "test", "gallery")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An image that can be read; `path` is what users are shown."""
 
     class_name: str
     path: str
     read: Callable[[], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """Reads the image folder/name; small, as a data set has one for every image."""
+
+    folder: str
+    name: str
+
+    def __call__(self) -> Image.Image:
+        return open_image(os.path.join(self.folder, self.name))
 
 
 Splits = dict[str, list[Entry]]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Entry, halve
-from mdprop.data.images import open_image
+from mdprop.data.entries import Classes, Entry, FileReader, halve
 from mdprop.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -78,10 +76,9 @@ def class_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
 
 def image_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
     """The images in and below a folder, by path; their `path` is relative to `root`."""
-    return [
-        Entry(class_name, as_text(path.relative_to(root).as_posix()), partial(open_image, str(path)))
-        for path in sorted(_images(folder, set()))
-    ]
+    base = str(root)
+    names = [path.relative_to(root).as_posix() for path in sorted(_images(folder, set()))]
+    return [Entry(class_name, as_text(name), FileReader(base, name)) for name in names]
 
 
 def _classes(parent: Path, root: Path) -> Classes:
@@ -123,4 +120,5 @@ def _list(folder: Path) -> list[Path]:
 
 def as_text(name: str) -> str:
     """A file's name as valid Unicode, which a name on disk need not be."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if text == name else text

@@ -26,7 +26,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 RAW_HEADER = re.compile(rb"P[56]\n(\d{1,9}) (\d{1,9})\n255\n")  # of a PGM or PPM, as Pillow writes it
-JPEG_MAGIC = b"\xff\xd8"
 
 
 def open_image(path: str | Path) -> ImageFile.ImageFile:
@@ -52,16 +51,12 @@ def decode(data: bytes | pa.Buffer, mode: str) -> Tensor:
     """
     # Here, as preparing a data set needs no torch.
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
 
     encoded, offset = bytearray(data), 0
     try:
-        if encoded.startswith(JPEG_MAGIC):
-            channels = ImageReadMode.GRAY if mode == "L" else ImageReadMode.RGB
-            return decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), channels)
         if header := RAW_HEADER.match(encoded):
             width, height, offset = int(header[1]), int(header[2]), header.end()
-        else:  # torchvision's decoder of PNGs crashes the process on some damaged ones
+        else:
             image = _load(encoded, "image")
             if image.mode != mode:
                 raise ValueError(f"mode {image.mode}, not {mode}")

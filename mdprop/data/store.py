@@ -33,7 +33,7 @@ BATCH_ROWS = 10_000
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a store: what `encode` gives, label and id (both unique over the data set)."""
+    """One image of a store: bytes for `decode`, label and id (both unique over the data set)."""
 
     image: bytes
     label: int

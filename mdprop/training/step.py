@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mdprop.attacks import Bound, choose_targets, feature_attack
+from mdprop.attacks import Bound, feature_attack, target_rows
 from mdprop.distributed import synchronized, widest, world_size
 from mdprop.distributions import Distribution, Method, TargetKind
 from mdprop.layers import route
@@ -26,6 +26,8 @@ class TrainingAttack:
 
     clip: "valid", to [0, 1]; "batch", the authors' rule, to the least and the greatest normalised
         value of the images that are attacked together.
+    shared_forward: take targets from the pass that the first step makes anyway, of the noisy start
+        instead of the clean images. One pass less; without start noise the result is the same.
     """
 
     targets: int
@@ -34,6 +36,7 @@ class TrainingAttack:
     steps: int
     start_noise: Bound
     clip: Literal["valid", "batch"] = "valid"
+    shared_forward: bool = False
 
     def targets_of(self, distribution: Distribution) -> tuple[int, TargetKind]:
         """How many targets the images of a distribution aim at, and which."""
@@ -97,15 +100,21 @@ def attack_batch(
     sources, source_labels = images[rows.to(images.device)], labels[rows]
     routes = method.routes({d.name: len(members) for d, members in slices})
     lower, upper = _clip_range(model, sources, slices, attack)
+    whole = list(method.rows(len(images) * world_size()))
+    aims = share.of(_target_rows(share.together(source_labels), whole, attack, generator), dim=1)
+    aims = aims.to(images.device, non_blocking=True)
+
+    def targets(embeddings: Tensor) -> Tensor:
+        return share.together(embeddings)[aims]
+
     with route(model, routes):
-        with torch.no_grad():
-            embeddings = share.together(model(sources))
-        whole = list(method.rows(len(images) * world_size()))
-        targets = _slice_targets(embeddings, share.together(source_labels), whole, attack, generator)
+        if not attack.shared_forward:
+            with torch.no_grad():
+                embeddings = model(sources)
         attacked = feature_attack(
             model,
             sources,
-            share.of(targets, dim=1),
+            targets if attack.shared_forward else targets(embeddings),
             epsilon=attack.epsilon,
             steps=attack.steps,
             lower=lower,
@@ -137,14 +146,13 @@ def _noise(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, device=images.device).to(images) * 2 - 1
 
 
-def _slice_targets(
-    embeddings: Tensor,
-    labels: Tensor,
-    slices: Slices,
-    attack: TrainingAttack,
-    generator: torch.Generator,
+def _target_rows(
+    labels: Tensor, slices: Slices, attack: TrainingAttack, generator: torch.Generator
 ) -> Tensor:
-    """Targets of all slices as one [T, A, D]; a single target is repeated T times (the mean is the same)."""
+    """The rows of the attacked images [A] that each of them aims at, within its own slice: [T, A].
+
+    A single target is repeated T times: the mean over targets is the same.
+    """
     parts = []
     start = 0
     for distribution, members in slices:
@@ -152,7 +160,8 @@ def _slice_targets(
         count, kind = attack.targets_of(distribution)
         if kind == "other_class" and (labels[here] == labels[start]).all():
             kind = "any"  # classes drawn with replacement may all be one
-        parts.append(choose_targets(embeddings[here], labels[here], count, kind, generator))
+        own = torch.arange(len(members))
+        parts.append(start + target_rows(labels[here], own, count, kind, generator))
         start += len(members)
     most = max(len(part) for part in parts)
-    return torch.cat([part if len(part) == most else part.expand(most, -1, -1) for part in parts], dim=1)
+    return torch.cat([part if len(part) == most else part.expand(most, -1) for part in parts], dim=1)

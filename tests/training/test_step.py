@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mdprop.attacks import Bound, choose_targets
+from mdprop.attacks import Bound, choose_targets, target_rows
 from mdprop.distributions import METHODS, Distribution, Method, TargetKind
 from mdprop.layers import extract_branch, multi_batchnorms, route
 from mdprop.losses import MultiSimilarityLoss, S2SDLoss
@@ -301,3 +302,35 @@ def test_s2sd_sees_the_features_of_all_slices() -> None:
     value.backward()
     assert seen == [(24, 6), (24,), (24, 4, 1, 1)]
     assert all(p.grad is not None for p in [*model.parameters(), *loss.parameters()])
+
+
+def test_without_start_noise_a_shared_forward_changes_nothing() -> None:
+    model, images = model_for(METHODS["mdprop"]).eval(), batch()
+    for steps in (1, 2):
+        attack = TrainingAttack(3, "other_class", 0.05, steps, start_noise=0.0)
+        apart, together = (
+            attack_batch(model, METHODS["mdprop"], images, LABELS, a, generator())[0]
+            for a in (attack, replace(attack, shared_forward=True))
+        )
+        assert torch.equal(apart, together)
+
+
+def test_a_shared_forward_aims_at_the_noisy_start_and_saves_a_pass() -> None:
+    model, images = model_for(METHODS["advprop"]).eval(), batch()
+    passes: list[Tensor] = []
+    model.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0].detach()))
+    attack = TrainingAttack(1, "other_class", 0.05, 1, start_noise=0.2, shared_forward=True)
+    attacked, _ = attack_batch(model, METHODS["advprop"], images, LABELS, attack, generator())
+    assert len(passes) == 1
+    draws = generator()
+    rows = target_rows(LABELS, torch.arange(12), 1, "other_class", draws)[0]
+    start = images + 0.2 * (2 * torch.rand(images.shape, generator=draws).double() - 1)
+    assert_close(passes[0], start)
+    start.requires_grad_(True)
+    with route(model, "single_target"):
+        embeddings = model(start)
+    distance = (embeddings - embeddings.detach()[rows]).norm(dim=1).mean() ** 2
+    (gradient,) = torch.autograd.grad(distance, start)
+    expected = start.detach() - 0.05 * gradient.sign()
+    expected = torch.minimum(torch.maximum(expected, images - 0.05), images + 0.05).clamp(0, 1)
+    assert_close(attacked, expected)

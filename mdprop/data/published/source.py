@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from mdprop.data.download import obtain
-from mdprop.data.entries import Classes, Entry
+from mdprop.data.entries import Classes, Entry, FileReader
 from mdprop.data.folder import existing_root, is_absent
-from mdprop.data.images import open_image
 from mdprop.errors import DataError
 
 
@@ -147,4 +145,4 @@ def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str =
             f"{os.path.join(folder, missing[0])}: extract the images completely"
         )
     for _, class_name, path in images:
-        yield Entry(class_name, path, partial(open_image, os.path.join(folder, path)))
+        yield Entry(class_name, path, FileReader(folder, path))
