@@ -76,7 +76,7 @@ _NAMES = ["id", "label", "image"]
 
 def _open(path: str | Path) -> pa.ipc.RecordBatchFileReader:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path)))
+        return pa.ipc.open_file(pa.OSFile(str(path), "rb"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run the attack stage first") from None
     except (OSError, pa.ArrowInvalid):

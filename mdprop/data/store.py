@@ -27,8 +27,8 @@ SCHEMA = pa.schema(
         pa.field("id", pa.int64(), nullable=False),
     ]
 )
-BATCH_BYTES = 8 * 2**20
-BATCH_ROWS = 10_000
+BATCH_BYTES = 2**20
+BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)

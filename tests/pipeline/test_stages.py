@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mdprop.data.embeddings import read_embeddings
 from tests.pipeline.conftest import ROOT, set_params
 
 STAGES = ("prepare", "train", "attack", "embed", "evaluate", "report")
@@ -151,3 +153,44 @@ def test_an_unknown_device(work, monkeypatch):
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "MDPROP_DEVICE": "abacus"},
     )
     assert_one_line(done, "MDPROP_DEVICE=abacus")
+
+
+def make_inshop(root: Path) -> Path:
+    """The In-Shop layout with noisy colours: 6 classes to train on, 4 as queries and gallery."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(10):
+        colour = rng.integers(0, 255, 3)
+        for index in range(4):
+            status = "train" if number < 6 else ("query", "gallery")[index % 2]
+            path = f"img/item_{number}/{index}.jpg"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            pixels = (colour + rng.normal(0, 20, (20, 24, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / path)
+            rows.append(f"{path} id_{number:08} {status}")
+    lines = [str(len(rows)), "image_name item_id evaluation_status", *rows]
+    (root / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_queries_and_gallery_from_images_to_metrics(work):
+    make_inshop(work / "images")
+    small = {"root": "images", "check_counts": False, "resize": 16, "image_size": 16}
+    changes = {f"datasets.inshop.{key}": value for key, value in small.items()}
+    changes |= {"dataset.name": "inshop", "train.epochs": 1, "train.batch_size": 8, "evaluate.ks": [1, 10]}
+    set_params(work / "params.yaml", {**changes, "adversary.steps": 1, "adversary.queries": 0})
+    options = ("--method", "mdprop", "--seed", "0")
+    for stage in ("prepare", "train", "attack", "embed", "evaluate"):
+        done = run(work, stage, *(() if stage == "prepare" else options))
+        assert done.returncode == 0, done.stderr
+    run_folder = work / "runs" / "mdprop" / "0"
+    sizes = {
+        name: len(read_embeddings(run_folder / "embeddings" / f"{name}.parquet")[0])
+        for name in ("clean", "gallery", "multi_target_middle")
+    }
+    assert sizes == {"clean": 8, "gallery": 8, "multi_target_middle": 8}
+    ids = [read_embeddings(run_folder / "embeddings" / f"{name}.parquet")[0] for name in ("clean", "gallery")]
+    assert not set(ids[0]) & set(ids[1])
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert metrics["clean"]["queries"] == 8
+    assert 0 <= metrics["clean"]["recall_at_1"] <= metrics["clean"]["recall_at_10"] == 1

@@ -127,3 +127,28 @@ def test_embeddings_of_a_training_that_diverged_are_one_line(tmp_path: Path) -> 
         ResultError, match=r"clean\.parquet cannot be measured: .*NaN.* a training that diverged"
     ):
         evaluate_sets(tmp_path, [], [1], seed=0)
+
+
+def test_queries_search_the_gallery_of_a_data_set_that_has_one(folder: Path) -> None:
+    # Ids are those of other images, so nothing is left out; class 2 has no image near its queries.
+    gallery = at_angles([1, 39, 300])
+    write_embeddings(folder / "gallery.parquet", [(np.array([20, 21, 22]), np.array([0, 1, 2]), gallery)])
+    write(folder, "untargeted_x", [1, 2, 0, 41], [0, 1, 2, 3])
+    results = evaluate_sets(folder, ["untargeted_x"], [1, 2], seed=0)
+    # 10 and 11 find 20, 12 and 13 find 21, 14 finds 21 first; 15 too.
+    assert results["clean"]["recall_at_1"] == pytest.approx(4 / 6)
+    assert results["untargeted_x"]["recall_at_1"] == pytest.approx(3 / 4)
+    assert "gallery" not in results
+
+
+def test_above_the_limit_the_gap_of_the_approximate_search_is_reported(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(300), 10)
+    points = (rng.normal(size=(300, 8))[labels] + 0.3 * rng.normal(size=(3000, 8))).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    write_embeddings(tmp_path / "clean.parquet", [(np.arange(3000), labels, points)])
+    exact = evaluate_sets(tmp_path, [], [1], seed=0)["clean"]
+    near = evaluate_sets(tmp_path, [], [1], seed=0, exact_limit=1000)["clean"]
+    assert set(near) - set(exact) == {"recall_at_1_gap", "map_at_r_gap", "map_at_1000_gap"}
+    assert abs(near["recall_at_1_gap"]) <= 0.001
+    assert near["recall_at_1"] == pytest.approx(exact["recall_at_1"], abs=0.003)
