@@ -112,19 +112,22 @@ def feature_attack(
     ‖f(x) − target‖₂)² (section 3.2 of the paper), then is clipped to the ball and to the valid range.
 
     embed: [B, C, H, W] -> [B, D], unit norm; in the mode and with the routes that the caller set.
-    images: [B, C, H, W], in the units of `epsilon`.
+    images: [B, C, H, W], in the units of `epsilon`, within [lower, upper].
     targets: [T, B, D], or a function of the embeddings [B, D] of the start that returns them.
     epsilon, step_size: a number or [C, 1, 1]; `step_size` None means epsilon / steps.
     lower, upper: the valid range of a pixel, a number or [C, 1, 1]. (The authors take the batch's
         own minimum and maximum.)
     start: noise [B, C, H, W] added to the images first; as in the authors' code, the first gradient
         is taken there, and the first step's result is the first to be clipped.
-    away: move away from the targets (untargeted).
+    away: move away from the targets (untargeted). At its own embedding an image has no gradient:
+        give it a `start`.
 
     Returns [B, C, H, W], detached. No gradient reaches the weights.
     """
     if isinstance(targets, Tensor):
         _check_targets(targets, len(images))
+    if not isinstance(epsilon, Tensor):
+        epsilon = float(epsilon)
     if step_size is None:
         step_size = epsilon / max(steps, 1)
     low, high = _clip_range(images, epsilon, lower, upper)

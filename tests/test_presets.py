@@ -131,3 +131,18 @@ def test_parts_are_no_presets(tmp_path: Path) -> None:
     assert {name: dict(values) for name, values in read_presets(path).items()} == {
         "whole": {"train.epochs": 3, "train.batch_size": 8}
     }
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_full_scale_after_another_preset_and_the_reduced_one(params: Path, name: str) -> None:
+    apply_presets(params, PRESETS, [name])
+    expected = params.read_text()
+    for other in PAPER:
+        apply_presets(params, PRESETS, [other, "reduced"])
+        apply_presets(params, PRESETS, [name])
+        assert load_params(params) == load_params(_written(params.parent / "expected.yaml", expected))
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

@@ -50,6 +50,7 @@ class ArcFaceLoss(nn.Module):
         Raises `ValueError` for a label outside 0 … num_classes − 1.
         """
         self._check(labels)
+        labels = labels.long()
         cosines = F.normalize(embeddings) @ F.normalize(self.class_map).T
         target = cosines.gather(1, labels[:, None])
         sine = (1 - target.square()).clamp(min=torch.finfo(target.dtype).eps).sqrt()

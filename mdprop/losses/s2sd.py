@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -47,18 +48,22 @@ class S2SDLoss(nn.Module):
         feature_delay: int = 1000,
     ) -> None:
         super().__init__()
-        if not target_dims or any(not isinstance(dim, int) or dim < 1 for dim in target_dims):
+        try:
+            dims = [operator.index(dim) for dim in target_dims]
+        except TypeError:
+            dims = []
+        if min(dims, default=0) < 1:
             raise ValueError(f"target_dims = {list(target_dims)}: whole numbers above 0 are needed")
         if not temperature > 0:
             raise ValueError(f"temperature = {temperature}: a number above 0 is needed")
         if not isinstance(targets, nn.Module):
             targets = nn.ModuleList(targets)
-        if isinstance(targets, nn.ModuleList) and len(targets) != len(target_dims):
-            raise ValueError(f"{len(targets)} target losses for {len(target_dims)} target_dims")
+        if isinstance(targets, nn.ModuleList) and len(targets) != len(dims):
+            raise ValueError(f"{len(targets)} target losses for {len(dims)} target_dims")
         self.source = source
         self.targets = targets
         self.target_nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(feature_dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for dim in target_dims
+            nn.Sequential(nn.Linear(feature_dim, dim), nn.ReLU(), nn.Linear(dim, dim)) for dim in dims
         )
         self.temperature = temperature
         self.weight = weight

@@ -66,10 +66,9 @@ def hit_ranks(
     while len(pending):
         unsettled = [pending[:0]]
         for chunk in chunks(pending, width):
-            first, last = which[chunk[[0, -1]]]
-            distances, rows, doubt = index.search(different[first : last + 1], width)
-            if len(rows) < len(chunk):  # identical queries
-                member = which[chunk] - first
+            asked, member = np.unique(which[chunk], return_inverse=True)
+            distances, rows, doubt = index.search(different[asked], width)
+            if len(asked) < len(chunk):  # identical queries
                 distances, rows, doubt = distances[member], rows[member], doubt[member]
             complete = np.full(len(chunk), True)
             if index.exact and width < total:

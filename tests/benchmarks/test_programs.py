@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.scaling import exponent
+
 PROJECT = Path(__file__).parents[2]
 RATIO = r": \d+\.\d\d x \(\d+\.\d\d\.\.\d+\.\d\d\)$"
 
@@ -59,3 +61,37 @@ def test_pipeline_overhead_ends_with_its_ratio() -> None:
     rows = re.findall(r"^\| (.+?) \| (\d[\d.e+-]*) \|", printed, re.M)
     seconds = {name: float(middle) for name, middle in rows}
     assert seconds["dvc repro, nothing to do"] > seconds["dvc --version"] > seconds["true"]
+
+
+@pytest.mark.slow
+def test_scaling_ends_with_the_worst_exponent() -> None:
+    printed = run("scaling --sizes 40 120 --batch 12 --step-repeats 1 --repeats 1").rstrip()
+    exponents = {
+        line.split(" | ")[0].removeprefix("| "): line.rstrip(" |").split(" | ")[-1]
+        for line in printed.splitlines()
+        if re.fullmatch(r"\| .* \| -?\d+\.\d\d \|", line)
+    }
+    del exponents["evaluate, whole"], exponents["evaluate: exact search"], exponents["evaluate: k-means"]
+    steps = {"targets", "attack steps", "branches"}
+    stages = {"prepare", "attack", "embed", "evaluate: density", "evaluate: spectral decay"}
+    assert steps | stages <= set(exponents)
+    last = re.fullmatch(r"the worst exponent other than theirs \((.+)\): (.+)", printed.splitlines()[-1])
+    assert last and exponents[last[1]] == last[2]
+    assert float(last[2]) == max(float(exponents[name]) for name in steps | stages)
+
+
+def test_the_exponent_is_the_power() -> None:
+    assert exponent({n: [9.0, 3e-6 * n**1.5, 1e-9] for n in (10, 100, 5000)}) == pytest.approx(1.5)
+
+
+@pytest.mark.slow
+def test_memory_ends_with_the_largest_growth() -> None:
+    printed = run("memory --images 400 --encodings raw").rstrip()
+    rows = re.findall(r"^\| (\w+), raw \| (\d+) \| (\d+) \| (\d+) to (\d+) \| (\d+\.\d\d) x", printed, re.M)
+    assert [row[0] for row in rows] == ["prepare", "attack", "embed"]
+    for _, small, large, *private, ratio in rows:
+        assert float(ratio) == pytest.approx(int(large) / int(small), abs=0.02)
+        assert 10 < int(private[0]) < int(small) and 10 < int(private[1]) < int(large)
+    worst = max(rows, key=lambda row: float(row[-1]))
+    last = re.escape(f"10 x the images, the peak that grows most ({worst[0]}, raw): {worst[-1]} x (")
+    assert re.match(last, printed.splitlines()[-1])

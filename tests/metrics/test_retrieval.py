@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from mdprop.metrics import mean_average_precision, neighbours, recall_at_k, retrieval, retrieval_scores
@@ -350,3 +351,37 @@ def test_gpus_are_used_where_faiss_has_them(monkeypatch):
     scores = retrieval_scores(embeddings, labels, [1], [100])
     assert widths and max(widths) <= 2048
     assert scores == {name: found[name] for name in scores}
+
+
+def naive_recall_at_1(points: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Each row against all others in float64; of equal distances the lower row."""
+    exact = points.astype(np.float64)
+    hits = 0
+    for row, point in enumerate(exact):
+        distances = np.square(exact - point).sum(1)
+        distances[row] = np.inf
+        hits += labels[int(np.argmin(distances))] == labels[row]
+    return hits / len(points)
+
+
+def test_many_identical_images_need_a_wider_search_of_some_queries() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(600, 128)).astype(np.float32)
+    points[:17] = points[0]
+    labels = rng.integers(0, 60, 600)
+    assert recall_at_k(points, labels, [1])[1] == pytest.approx(naive_recall_at_1(points, labels))
+    line = np.arange(60, dtype=np.float32)
+    points = np.stack([line, line**2], 1)
+    points[[3, 20, 50, *range(30, 48)]] = points[3]
+    labels = np.arange(60) % 7
+    assert recall_at_k(points, labels, [1])[1] == pytest.approx(naive_recall_at_1(points, labels))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(20, 90), st.integers(1, 4))
+def test_rounded_vectors_with_many_copies_equal_a_loop(seed: int, count: int, dimension: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.integers(-2, 3, (count, dimension)).astype(np.float32)
+    points[rng.integers(0, count, count // 3)] = points[0]
+    labels = rng.integers(0, 5, count)
+    assert recall_at_k(points, labels, [1])[1] == pytest.approx(naive_recall_at_1(points, labels))
