@@ -110,7 +110,7 @@ def last_map(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def multi_similarity(embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Anchor by anchor, as REFERENCE of the field has it."""
+    """Anchor by anchor, as the authors compute it."""
     similarity = embeddings @ embeddings.T
     terms = []
     for i, row in enumerate(similarity):
