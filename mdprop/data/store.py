@@ -1,7 +1,8 @@
-"""Prepared images in one memory-mapped Arrow file."""
+"""Prepared images in one Arrow file."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
 )
 BATCH_BYTES = 2**20
 BATCH_ROWS = 1000
+_KEPT = 64  # batches whose pages may be in memory while the columns are read
 
 
 @dataclass(frozen=True)
@@ -74,34 +76,51 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 class ImageStore:
-    """The images of one split, read from a memory-mapped file that `write_store` made.
+    """The images of one split, read one at a time from a file that `write_store` made.
 
     mode: "L" or "RGB".
     labels, ids: int64 [N], unique over the whole data set.
     class_names: the class of each label in this split.
 
-    Pickles as its path, so that every worker maps the file itself. Raises `DataError` for a file
-    that is missing, truncated or no store.
+    Memory holds these and the images' places in the file, 32 bytes an image. Pickles as its path, so
+    that every worker opens the file itself. Raises `DataError` for a file that is missing, truncated
+    or no store.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.file = Path(path)
         try:
-            with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all()
+            self._content = pa.OSFile(str(path), "rb")
+            mapped, reader = _open(self.file)
+            if not reader.schema.equals(SCHEMA) or b"mode" not in (reader.schema.metadata or {}):
+                raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
+            self.mode: str = reader.schema.metadata[b"mode"].decode()
+            self._read_columns(mapped, reader)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist: run dvc repro prepare") from None
-        except (OSError, pa.ArrowInvalid):
+        except (OSError, ValueError):
             raise DataError(f"{path} is truncated or no Arrow file: run dvc repro prepare") from None
-        if not table.schema.equals(SCHEMA) or b"mode" not in (table.schema.metadata or {}):
-            raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
-        self.mode: str = table.schema.metadata[b"mode"].decode()
-        self._images, self._paths = table["image"], table["path"]
-        self.labels: NDArray[np.int64] = table["label"].to_numpy().copy()
-        self.ids: NDArray[np.int64] = table["id"].to_numpy().copy()
-        labels, first = np.unique(self.labels, return_index=True)
-        names = table["class_name"].take(pa.array(first)).to_pylist()
-        self.class_names: dict[int, str] = dict(zip(labels.tolist(), names, strict=True))
+
+    def _read_columns(self, mapped: mmap.mmap, reader: pa.ipc.RecordBatchFileReader) -> None:
+        origin = pa.py_buffer(mapped).address
+        labels, ids, starts, sizes = ([np.empty(0, dtype=np.int64)] for _ in range(4))
+        self.class_names: dict[int, str] = {}
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            labels.append(batch["label"].to_numpy().copy())
+            ids.append(batch["id"].to_numpy().copy())
+            _, offsets, content = batch["image"].buffers()
+            places = np.frombuffer(offsets, dtype=np.int64, count=len(batch) + 1)
+            starts.append(places[:-1] + (content.address - origin))
+            sizes.append(np.diff(places))
+            present, first = np.unique(labels[-1], return_index=True)
+            for label, row in zip(present.tolist(), first.tolist(), strict=True):
+                self.class_names.setdefault(label, batch["class_name"][row].as_py())
+            if number % _KEPT == 0 and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+        self.labels: NDArray[np.int64] = np.concatenate(labels)
+        self.ids: NDArray[np.int64] = np.concatenate(ids)
+        self._starts, self._sizes = np.concatenate(starts), np.concatenate(sizes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,13 +130,21 @@ class ImageStore:
 
     def image(self, index: int) -> Tensor:
         """One image in the store's mode, uint8 [C, H, W]; raises `DataError` where its bytes are damaged."""
+        start, size = int(self._starts[index]), int(self._sizes[index])
         try:
-            return decode(self._images[index].as_buffer(), self.mode)
-        except DataError:
+            return decode(self._content.read_at(size, start), self.mode)
+        except (DataError, OSError, ValueError):
             raise DataError(
                 f"{self.file} is damaged (row {index}, {self.path(index)}): run dvc repro prepare"
             ) from None
 
     def path(self, index: int) -> str:
-        """The path of one image, as users know it."""
-        return str(self._paths[index])
+        """The path of one image, as users know it; slow, as it opens the file anew."""
+        return str(_open(self.file)[1].read_all()["path"][int(index)])
+
+
+def _open(path: Path) -> tuple[mmap.mmap, pa.ipc.RecordBatchFileReader]:
+    """The bytes of a file, mapped, and a reader of them that copies nothing."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return mapped, pa.ipc.open_file(pa.py_buffer(mapped))
