@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from mdprop.data.adversarial import ALL, Batch
+from mdprop.data.adversarial import Batch
+from mdprop.data.arrow import ALL
 from mdprop.data.datasets import load_images, row_batches
 from mdprop.data.embeddings import write_embeddings
 from mdprop.data.store import ImageStore
+from mdprop.runtime import trimmed
 
 BATCH_SIZE = 64
 
@@ -45,6 +47,6 @@ def extract_embeddings(
         out,
         (
             (ids.numpy(), labels.numpy(), embed_images(model, images, device).float().cpu().numpy())
-            for ids, labels, images in batches
+            for ids, labels, images in trimmed(batches)
         ),
     )

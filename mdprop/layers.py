@@ -92,7 +92,7 @@ def _affine_maps(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]) ->
         torch.cat([value.expand(size, -1) for value, size in zip(values, sizes, strict=True)]).view(shape)
         for values in (scales, shifts)
     )
-    return torch.addcmul(shift, x, scale)
+    return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
 class MultiBatchNorm1d(_MultiBatchNorm):

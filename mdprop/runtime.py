@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
+BATCHES_BETWEEN_TRIMS = 8
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -78,6 +80,19 @@ def _line(description: str, done: int, total: int | None, seconds: float) -> str
         return f"{description}: {done} in {seconds:.1f} s, {rate:.1f}/s"
     left = f", {(total - done) / rate:.0f} s left" if done else ""
     return f"{description}: {done}/{total}, {rate:.1f}/s{left}"
+
+
+def trimmed(batches: Iterable[T]) -> Iterator[T]:
+    """Pass batches on, and have the C library give back the memory they leave now and then.
+
+    Where it is glibc, which keeps blocks of some megabytes in a heap that fragments: over 12,000
+    images the memory of embedding grew by a quarter.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    for number, batch in enumerate(batches, 1):
+        yield batch
+        if trim is not None and number % BATCHES_BETWEEN_TRIMS == 0:
+            trim(0)
 
 
 def is_main() -> bool:

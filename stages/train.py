@@ -65,7 +65,7 @@ def train(
         attack = TrainingAttack(targets, **rules)
         if p.attack.rule("batchnorm_start") == "reset":
             reset_statistics(model, but=CLEAN)
-    keys = {"epochs", "learning_rate", "learning_rates", "weight_decay", "schedule"}
+    keys = {"epochs", "learning_rate", "learning_rates", "weight_decay", "schedule", "precision"}
     loop = p.train.model_dump(include=keys)
     every = p.train.validate_every if len(validation) else 0
     transform = test_transform(data.resize, data.image_size)

@@ -87,7 +87,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"train.epoch": 3, "train.epochs": MISSING},
         "unknown key 'train.epoch'; allowed here: epochs, batch_size, images_per_class, class_replacement, "
-        "learning_rate, learning_rates, weight_decay, schedule, validate_every",
+        "learning_rate, learning_rates, weight_decay, schedule, precision, validate_every",
     ),
     (
         {"dataset.nmae": "glyphs"},

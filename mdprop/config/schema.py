@@ -146,6 +146,7 @@ class TrainSettings(_Section):
     learning_rates: LearningRates
     weight_decay: Annotated[float, Field(ge=0)]
     schedule: Literal["one_cycle", "constant"]
+    precision: Literal["float32", "bfloat16"]
     validate_every: NonNegative
 
     @model_validator(mode="after")

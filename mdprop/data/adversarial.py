@@ -12,14 +12,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mdprop.data.arrow import ALL, ArrowFile
 from mdprop.distributed import in_order, rank, send
 from mdprop.errors import DataError
 from mdprop.files import whole_file
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
-
-ALL = slice(None)
 
 
 def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict[str, Any]) -> None:
@@ -55,29 +54,27 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
 
     turns: which of them.
     """
-    with _open(path) as reader:
-        shape = json.loads(reader.schema.metadata[b"shape"])
-        for i in range(reader.num_record_batches)[turns]:
-            batch = reader.get_batch(i)
-            ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
-            pixels = np.array(batch["image"].flatten())
-            yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
+    arrow = _open(path)
+    shape = json.loads(arrow.schema.metadata[b"shape"])
+    for batch in arrow.batches(turns):
+        ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
+        pixels = np.array(batch["image"].flatten())
+        yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
 
 
 def attack_settings(path: str | Path) -> dict[str, Any]:
     """How a set was made."""
-    with _open(path) as reader:
-        settings: dict[str, Any] = json.loads(reader.schema.metadata[b"attack"])
-        return settings
+    settings: dict[str, Any] = json.loads(_open(path).schema.metadata[b"attack"])
+    return settings
 
 
 _NAMES = ["id", "label", "image"]
 
 
-def _open(path: str | Path) -> pa.ipc.RecordBatchFileReader:
+def _open(path: str | Path) -> ArrowFile:
     try:
-        return pa.ipc.open_file(pa.OSFile(str(path), "rb"))
+        return ArrowFile(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run the attack stage first") from None
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, ValueError):
         raise DataError(f"{path} is truncated or no Arrow file: run the attack stage again") from None

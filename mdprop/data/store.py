@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mdprop.data.arrow import ArrowFile
 from mdprop.data.images import decode
 from mdprop.errors import DataError
 from mdprop.files import whole_file
@@ -30,7 +30,6 @@ SCHEMA = pa.schema(
 )
 BATCH_BYTES = 2**20
 BATCH_ROWS = 1000
-_KEPT = 64  # batches whose pages may be in memory while the columns are read
 
 
 @dataclass(frozen=True)
@@ -91,33 +90,29 @@ class ImageStore:
         self.file = Path(path)
         try:
             self._content = pa.OSFile(str(path), "rb")
-            mapped, reader = _open(self.file)
-            if not reader.schema.equals(SCHEMA) or b"mode" not in (reader.schema.metadata or {}):
+            arrow = ArrowFile(path)
+            if not arrow.schema.equals(SCHEMA) or b"mode" not in (arrow.schema.metadata or {}):
                 raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
-            self.mode: str = reader.schema.metadata[b"mode"].decode()
-            self._read_columns(mapped, reader)
+            self.mode: str = arrow.schema.metadata[b"mode"].decode()
+            self._read_columns(arrow)
         except FileNotFoundError:
             raise DataError(f"{path} does not exist: run dvc repro prepare") from None
         except (OSError, ValueError):
             raise DataError(f"{path} is truncated or no Arrow file: run dvc repro prepare") from None
 
-    def _read_columns(self, mapped: mmap.mmap, reader: pa.ipc.RecordBatchFileReader) -> None:
-        origin = pa.py_buffer(mapped).address
+    def _read_columns(self, arrow: ArrowFile) -> None:
         labels, ids, starts, sizes = ([np.empty(0, dtype=np.int64)] for _ in range(4))
         self.class_names: dict[int, str] = {}
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
+        for batch in arrow.batches():
             labels.append(batch["label"].to_numpy().copy())
             ids.append(batch["id"].to_numpy().copy())
             _, offsets, content = batch["image"].buffers()
             places = np.frombuffer(offsets, dtype=np.int64, count=len(batch) + 1)
-            starts.append(places[:-1] + (content.address - origin))
+            starts.append(places[:-1] + (content.address - arrow.address))
             sizes.append(np.diff(places))
             present, first = np.unique(labels[-1], return_index=True)
             for label, row in zip(present.tolist(), first.tolist(), strict=True):
                 self.class_names.setdefault(label, batch["class_name"][row].as_py())
-            if number % _KEPT == 0 and hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
         self.labels: NDArray[np.int64] = np.concatenate(labels)
         self.ids: NDArray[np.int64] = np.concatenate(ids)
         self._starts, self._sizes = np.concatenate(starts), np.concatenate(sizes)
@@ -139,12 +134,5 @@ class ImageStore:
             ) from None
 
     def path(self, index: int) -> str:
-        """The path of one image, as users know it; slow, as it opens the file anew."""
-        return str(_open(self.file)[1].read_all()["path"][int(index)])
-
-
-def _open(path: Path) -> tuple[mmap.mmap, pa.ipc.RecordBatchFileReader]:
-    """The bytes of a file, mapped, and a reader of them that copies nothing."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return mapped, pa.ipc.open_file(pa.py_buffer(mapped))
+        """The path of one image, as users know it; slow, as it reads the column anew."""
+        return str([path for batch in ArrowFile(self.file).batches() for path in batch["path"]][index])

@@ -18,6 +18,7 @@ Depth = Literal["R"] | int
 
 SAMPLE = 2000  # queries that are searched exactly too where the rest are not
 GAP = 0.001  # the largest share of them that an approximate search may answer differently at k = 1
+MOST_CELLS = 32  # it may look at one in so many; at one in 16 it takes as long as an exact search
 
 
 def retrieval_scores(
@@ -43,8 +44,8 @@ def retrieval_scores(
     Above the limit the result holds a "<name>_gap" for each score: how far the approximate one falls
     short of the exact one on a control of SAMPLE queries drawn with the seed, 0 when all were searched
     exactly. The search looks at as many cells as it takes for the nearest neighbour of all but GAP of
-    the control to be right or wrong as in the exact search; where half of the cells are not enough, all
-    is searched exactly. Memory is O((Q + G) D + hits).
+    the control to be right or wrong as in the exact search; where that is more than one in MOST_CELLS, all
+    is searched exactly, which is as fast. Memory is O((Q + G) D + hits).
     """
     task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
     ks, depths = _checked_ks(ks), list(depths)
@@ -143,21 +144,25 @@ class _Task:
 def _approximate(task: _Task, reach: int, seed: int) -> tuple[Ranks, Ranks, Ranks] | None:
     """Approximate ranks of all queries, and of the control exactly and approximately.
 
-    None where no more than half of the cells would do.
+    None where the cells that a search may look at are not enough.
     """
     rows = np.random.default_rng(seed).choice(len(task.labels), SAMPLE, replace=False)
     sample = task.only(np.sort(rows))
     exact = sample.search(Index(task.images.gallery), reach)
     gallery = task.images.gallery
     index = Index(gallery, cells=_cells(len(gallery)), seed=seed)
-    effort = 1
-    while effort <= index.cells // 2:
+    control, least = None, 0
+    effort = max(1, index.cells // MOST_CELLS)
+    while effort:
         index.set_effort(effort)
-        control = sample.search(index, reach)
-        if np.mean(control.found(1) != exact.found(1)) <= GAP:
-            return task.search(index, reach), exact, control
-        effort *= 2
-    return None
+        ranks = sample.search(index, reach)
+        if np.mean(ranks.found(1) != exact.found(1)) > GAP:
+            break
+        control, least, effort = ranks, effort, effort // 2
+    if control is None:
+        return None
+    index.set_effort(least)
+    return task.search(index, reach), exact, control
 
 
 def _cells(rows: int) -> int:

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from mdprop.attacks import Bound, feature_attack, target_rows
-from mdprop.data.adversarial import ALL, Batch
+from mdprop.data.adversarial import Batch
+from mdprop.data.arrow import ALL
 from mdprop.data.datasets import load_images, row_batches
 from mdprop.data.store import ImageStore
 from mdprop.distributions import Goal, TargetKind
 from mdprop.embedding import BATCH_SIZE, embed_images
+from mdprop.runtime import trimmed
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def generate_set(
     """
     model.eval()
     aims = _targets(torch.from_numpy(store.labels), torch.from_numpy(rows), threat, seed)
-    for places in list(row_batches(range(len(rows)), BATCH_SIZE))[turns]:
+    for places in trimmed(list(row_batches(range(len(rows)), BATCH_SIZE))[turns]):
         members = rows[places]
         images = load_images(store, members, transform).to(device, memory_format=torch.channels_last)
         aimed_at = [load_images(store, aim, transform) for aim in aims[:, places].tolist()]

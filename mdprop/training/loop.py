@@ -15,7 +15,7 @@ from mdprop.distributed import share_gradients
 from mdprop.distributions import Method
 from mdprop.models import Embedder, parameter_groups
 from mdprop.runtime import track
-from mdprop.training.step import TrainingAttack, training_step
+from mdprop.training.step import Precision, TrainingAttack, training_step
 
 
 def train(
@@ -31,6 +31,7 @@ def train(
     seed: int,
     learning_rates: Mapping[str, float | None] | None = None,
     attack: TrainingAttack | None = None,
+    precision: Precision = "float32",
     after_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, values: None,
 ) -> Embedder:
     """Train `model` in place and return it, in eval mode; the last epoch's weights are kept.
@@ -43,6 +44,7 @@ def train(
     learning_rates: of the groups "head", "clean_batchnorm", "auxiliary_batchnorm" and "loss", where
         they differ from `learning_rate`; `schedule` holds for them too.
     attack: how examples are made; None for the method without any.
+    precision: see `training_step`.
     after_epoch: called with the number of epochs done and {"loss": mean of the epoch}.
 
     (The authors keep the epoch with the best Recall@1 on the test classes.)
@@ -62,7 +64,7 @@ def train(
         total = torch.zeros((), device=device)
         for images, labels in track(loader, f"{method.name}, epoch {epoch + 1} of {epochs}"):
             images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
-            value = training_step(model, loss, method, images, labels, attack, generator)
+            value = training_step(model, loss, method, images, labels, attack, generator, precision)
             optimizer.zero_grad()
             value.backward()
             share_gradients(model.parameters(), loss.parameters())

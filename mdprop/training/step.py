@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,9 @@ from mdprop.layers import route
 from mdprop.losses import S2SDLoss
 from mdprop.models import Embedder
 from mdprop.training.shares import attacked_share, batch_share
+
+Precision = Literal["float32", "bfloat16"]
+"""What the network computes in."""
 
 Slices = list[tuple[Distribution, list[int]]]
 """The adversarial distributions of a batch, each with the clean rows that it is made from."""
@@ -53,12 +57,15 @@ def training_step(
     labels: Tensor,
     attack: TrainingAttack | None,
     generator: torch.Generator,
+    precision: Precision = "float32",
 ) -> Tensor:
     """The loss of one batch (section 3.3 of the paper), ready for `backward`.
 
     images [B, C, H, W] in [0, 1], on the model's device; labels [B], on the CPU, where targets are
     drawn: a GPU is not waited for. One metric loss sees clean and adversarial embeddings together,
     so that pairs between them count. Leaves the model in train mode.
+    precision: "bfloat16": the network computes in it, in the attack and in training (autocast);
+        weights, batch-norm statistics, pixels, embeddings and the loss stay float32.
 
     With several processes, images and labels are this one's `clean_rows` of the batch. The loss is
     that of the whole batch, the same in each; see `share_gradients` for what follows `backward`.
@@ -69,15 +76,24 @@ def training_step(
         if attack is None:
             raise ValueError(f"method '{method.name}' needs an attack")
         model.eval()
-        attacked, attacked_labels = attack_batch(model, method, images, labels, attack, generator)
+        with _computing(precision, images.device):
+            attacked, attacked_labels = attack_batch(model, method, images, labels, attack, generator)
         images, labels = torch.cat([images, attacked]), torch.cat([labels, attacked_labels])
     model.train()
     labels = share.together(labels).to(images.device, non_blocking=True)
     with route(model, routes), synchronized():
-        if isinstance(loss, S2SDLoss):
+        if not isinstance(loss, S2SDLoss):
+            with _computing(precision, images.device):
+                embeddings = model(images)
+            return loss(share.together(embeddings), labels)
+        with _computing(precision, images.device):
             embeddings, features = model.forward_with_features(images)
-            return loss(share.together(embeddings), labels, share.together(features))
-        return loss(share.together(model(images)), labels)
+        return loss(share.together(embeddings), labels, share.together(features.to(embeddings.dtype)))
+
+
+def _computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """One for the attack, one for training: weights that autocast caches without gradients have none."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def attack_batch(

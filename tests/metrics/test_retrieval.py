@@ -265,8 +265,8 @@ def test_no_neighbours_of_all_queries_are_held():
 
 @pytest.fixture
 def control():
-    """A control of 300 queries, so that small data can be searched approximately."""
-    with mock.patch.object(retrieval, "SAMPLE", 300):
+    """A control of 300 queries and half of the cells, so that small data can be searched approximately."""
+    with mock.patch.multiple(retrieval, SAMPLE=300, MOST_CELLS=2):
         yield 300
 
 
@@ -314,6 +314,17 @@ def test_what_cells_can_not_find_is_searched_exactly(control):
     assert retrieval_scores(embeddings, labels, [1], ["R"], exact_limit=1000) == {
         **exact, "recall_at_1_gap": 0.0, "map_at_r_gap": 0.0,
     }  # fmt: skip
+
+
+def test_what_would_take_as_long_as_an_exact_search_is_searched_exactly(control):
+    embeddings, labels = clustered(400, 10, 0.7)
+    exact = recall_at_k(embeddings, labels, [100])[100]
+    with mock.patch.object(retrieval, "GAP", 0.02):
+        few = retrieval_scores(embeddings, labels, [100], [], exact_limit=10)
+        with mock.patch.object(retrieval, "MOST_CELLS", 64):
+            all_rows = retrieval_scores(embeddings, labels, [100], [], exact_limit=10)
+    assert few["recall_at_100"] != exact
+    assert all_rows == {"recall_at_100": exact, "recall_at_100_gap": 0.0}
 
 
 def test_few_queries_are_searched_exactly(control):

@@ -97,6 +97,7 @@ def test_each_epoch_draws_other_batches_and_attacks(
         labels: Tensor,
         attack: Any,
         draws: Any,
+        precision: str,
     ) -> Tensor:
         if not seen or draws.initial_seed() != seen[-1][1]:
             seen.append((images.contiguous().numpy().tobytes(), draws.initial_seed()))

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from mdprop.attacks import Bound, choose_targets, target_rows
 from mdprop.distributions import METHODS, Distribution, Method, TargetKind
-from mdprop.layers import extract_branch, multi_batchnorms, route
+from mdprop.layers import MultiBatchNorm2d, extract_branch, multi_batchnorms, route
 from mdprop.losses import MultiSimilarityLoss, S2SDLoss
 from mdprop.models import Embedder
 from mdprop.training import TrainingAttack, attack_batch, training_step
@@ -334,3 +334,47 @@ def test_a_shared_forward_aims_at_the_noisy_start_and_saves_a_pass() -> None:
     expected = start.detach() - 0.05 * gradient.sign()
     expected = torch.minimum(torch.maximum(expected, images - 0.05), images + 0.05).clamp(0, 1)
     assert_close(attacked, expected)
+
+
+def test_in_bfloat16_all_weights_learn_about_the_same() -> None:
+    method, images = METHODS["mdprop"], batch().float()
+    gradients, values = [], []
+    for precision in ("float32", "bfloat16"):
+        model = model_for(method).float()
+        loss = MultiSimilarityLoss()
+        seen: list[torch.dtype] = []
+        model.register_forward_hook(lambda _, __, output, seen=seen: seen.append(output.dtype))
+        value = training_step(model, loss, method, images, LABELS, ATTACK, generator(), precision)
+        value.backward()
+        assert set(seen) == {torch.float32} and value.dtype == torch.float32
+        assert all(p.grad is not None and p.grad.dtype == p.dtype == torch.float32 for p in model.parameters())
+        assert all(b.dtype in (torch.float32, torch.int64) for b in model.buffers())
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        values.append(value.item())
+    assert values[0] != values[1]
+    assert values[1] == pytest.approx(values[0], rel=0.03)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.9
+
+
+def test_in_bfloat16_the_network_alone_is_less_precise() -> None:
+    method = METHODS["mdprop"]
+    model = model_for(method).float()
+    inputs: dict[str, set[torch.dtype]] = {"convolution": set(), "batch norm": set()}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, y: inputs["convolution"].add(y.dtype))
+        if isinstance(module, MultiBatchNorm2d):
+            module.register_forward_hook(lambda _, __, y: inputs["batch norm"].add(y.dtype))
+    attacked: list[torch.dtype] = []
+
+    class Recorded(S2SDLoss):
+        def forward(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+            attacked.extend(x.dtype for x in (embeddings, features))
+            value = super().forward(embeddings, labels, features)
+            attacked.append(value.dtype)
+            return value
+
+    loss = Recorded(4, MultiSimilarityLoss(), MultiSimilarityLoss(), target_dims=(8, 16))
+    training_step(model, loss, method, batch().float(), LABELS, ATTACK, generator(), "bfloat16").backward()
+    assert inputs == {"convolution": {torch.bfloat16}, "batch norm": {torch.bfloat16}}
+    assert set(attacked) == {torch.float32}
