@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdprop.data import download
-from mdprop.data.download import extract, obtain
+from mdprop.data import archives
+from mdprop.data.archives import extract
+from mdprop.data.download import obtain
 from mdprop.errors import DataError
 
 FILES = {
@@ -365,7 +366,7 @@ def test_files_that_are_missing_or_cannot_be_written(tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(download.shutil, "copyfileobj", full)
+    monkeypatch.setattr(archives.shutil, "copyfileobj", full)
     with nothing_changes(tmp_path), pytest.raises(DataError, match=r"No space left on device: mend the path"):
         extract(archive, tmp_path / "set")
 

@@ -347,7 +347,9 @@ def test_in_bfloat16_all_weights_learn_about_the_same() -> None:
         value = training_step(model, loss, method, images, LABELS, ATTACK, generator(), precision)
         value.backward()
         assert set(seen) == {torch.float32} and value.dtype == torch.float32
-        assert all(p.grad is not None and p.grad.dtype == p.dtype == torch.float32 for p in model.parameters())
+        assert all(
+            p.grad is not None and p.grad.dtype == p.dtype == torch.float32 for p in model.parameters()
+        )
         assert all(b.dtype in (torch.float32, torch.int64) for b in model.buffers())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
         values.append(value.item())
