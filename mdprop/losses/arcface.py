@@ -47,9 +47,11 @@ class ArcFaceLoss(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """embeddings [B, D] (their length plays no role), labels [B] -> scalar.
 
-        Raises `ValueError` for a label outside 0 … num_classes − 1.
+        Raises `ValueError` for a label outside 0 … num_classes − 1; on a GPU, which is not waited
+        for, its own check fails instead.
         """
-        self._check(labels)
+        if labels.device.type == "cpu":
+            self._check(labels)
         labels = labels.long()
         cosines = F.normalize(embeddings) @ F.normalize(self.class_map).T
         target = cosines.gather(1, labels[:, None])

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdprop.data import archives
+from mdprop.data import archives, download
 from mdprop.data.archives import extract
 from mdprop.data.download import obtain
 from mdprop.errors import DataError
