@@ -23,7 +23,7 @@ from mdprop.data.transforms import test_transform
 from mdprop.embedding import BATCH_SIZE, store_batches
 from mdprop.models import Embedder, build_model
 from mdprop.robustness.generation import Threat, generate_set
-from mdprop.runtime import device
+from mdprop.runtime import device, keep_memory
 
 
 def main() -> None:
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=adversary.steps)
     args = parser.parse_args()
     print_conditions()
+    keep_memory()
     model = build_model(args.backbone, 128).eval().to(device()).to(memory_format=torch.channels_last)
     threat = Threat(args.goal, 0.05, args.steps, adversary.step_ratio, args.targets)
     transform = test_transform(args.size, args.size)

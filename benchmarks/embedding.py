@@ -18,7 +18,7 @@ from benchmarks.timing import alternate, benchmark_parser, median_ratio, print_c
 from mdprop.data.transforms import test_transform
 from mdprop.embedding import embed_images, extract_embeddings, store_batches
 from mdprop.models import Embedder, build_model
-from mdprop.runtime import device
+from mdprop.runtime import device, keep_memory
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     args = parser.parse_args()
     print_conditions()
+    keep_memory()
     model = build_model(args.backbone, 128).eval().to(device()).to(memory_format=torch.channels_last)
     transform = test_transform(args.size, args.size)
     with tempfile.TemporaryDirectory() as scratch:

@@ -32,8 +32,9 @@ def attack(
     from mdprop.distributed import turns
     from mdprop.models import load_model
     from mdprop.robustness.generation import Threat, generate_set, sample_rows
-    from mdprop.runtime import device, track
+    from mdprop.runtime import device, keep_memory, track
 
+    keep_memory()
     data, adversary = p.active_dataset, p.adversary
     run = Path("runs") / method / str(seed)
     model = load_model(run, device())

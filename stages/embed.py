@@ -31,8 +31,9 @@ def embed(
     from mdprop.distributions import CLEAN, GALLERY
     from mdprop.embedding import extract_embeddings, store_batches
     from mdprop.models import load_model
-    from mdprop.runtime import device, track
+    from mdprop.runtime import device, keep_memory, track
 
+    keep_memory()
     run = Path("runs") / method / str(seed)
     model = load_model(run, device())
     data = Path("data/prepared") / p.dataset.name

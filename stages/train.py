@@ -37,10 +37,11 @@ def train(
     from mdprop.layers import reset_statistics
     from mdprop.losses import build_loss
     from mdprop.models import build_model, place, save_model
-    from mdprop.runtime import device, is_main, provenance, workers
+    from mdprop.runtime import device, is_main, keep_memory, provenance, workers
     from mdprop.training import TrainingAttack, clean_rows, recall_at_1, recorded
     from mdprop.training import train as train_model
 
+    keep_memory()
     data, folder, hardware = p.active_dataset, Path("data/prepared") / p.dataset.name, device()
     store, validation = ImageStore(folder / "train.arrow"), ImageStore(folder / "val.arrow")
     batches = p.train.model_dump(include={"batch_size", "images_per_class"})
