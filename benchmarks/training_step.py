@@ -39,7 +39,6 @@ from mdprop.attacks import in_pixels
 from mdprop.distributions import METHODS
 from mdprop.losses import build_loss
 from mdprop.models import Embedder, build_model, place
-from mdprop.runtime import keep_memory
 from mdprop.training import TrainingAttack, training_step
 from mdprop.training.step import Precision
 
@@ -105,7 +104,6 @@ def main() -> None:
     if batch % 4:
         parser.error("--batch must be a multiple of 4: two slices of whole pairs")
     print_conditions()
-    keep_memory()
     if args.check:
         sys.exit(not check(backbone, size, batch))
     measure(backbone, size, batch, args.repeats)
