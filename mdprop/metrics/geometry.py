@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mdprop.metrics._inputs import Array, as_embeddings, as_labels
 
 Matrix = NDArray[np.float64]
+_BLOCK = 4096  # rows in float64 at once
 
 
 def embedding_density(embeddings: Array, labels: Array) -> dict[str, float]:
@@ -26,25 +29,39 @@ def embedding_density(embeddings: Array, labels: Array) -> dict[str, float]:
     Raises `ValueError` for empty inputs, lengths that do not match, fewer than two classes, and when no
     class has two images.
     """
-    vectors = as_embeddings(embeddings).astype(np.float64)
+    vectors = as_embeddings(embeddings)
     labels = as_labels(labels, len(vectors))
     order = np.argsort(labels, kind="stable")
-    vectors = vectors[order]
-    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    _, counts = np.unique(labels, return_counts=True)
     if len(counts) < 2 or counts.max() < 2:
         raise ValueError("density needs two classes, and a class with two images")
 
-    centres = _unit(np.add.reduceat(vectors, starts))
+    centres = np.empty((len(counts), vectors.shape[1]))
+    intra = np.full(len(counts), np.nan)
+    for classes, rows in _blocks(counts):
+        block = vectors[order[rows]].astype(np.float64)
+        sizes = counts[classes]
+        starts = np.cumsum(sizes) - sizes
+        centres[classes] = np.add.reduceat(block, starts)
+        block = _unit(block)
+        squares = np.add.reduceat(np.square(block).sum(1), starts)
+        several = sizes > 1
+        sums = np.add.reduceat(block, starts)[several]
+        intra[classes][several] = 1 - _mean_product(sums, squares[several], sizes[several])
+    centres = _unit(centres)
     inter = 1 - _mean_product(centres.sum(0)[None], np.square(centres).sum()[None], np.array([len(centres)]))
-    vectors = _unit(vectors)
-    squares = np.add.reduceat(np.square(vectors).sum(1), starts)
-    several = counts > 1
-    intra = 1 - _mean_product(np.add.reduceat(vectors, starts)[several], squares[several], counts[several])
-    return {
-        "intra": float(intra.mean()),
-        "inter": float(inter[0]),
-        "ratio": float(intra.mean() / max(inter[0], 1e-8)),
-    }
+    mean = np.nanmean(intra)
+    return {"intra": float(mean), "inter": float(inter[0]), "ratio": float(mean / max(inter[0], 1e-8))}
+
+
+def _blocks(counts: NDArray[np.int64]) -> Iterator[tuple[slice, slice]]:
+    """Slices of the classes, and of rows sorted by class: some `_BLOCK` rows or one class at a time."""
+    ends = np.cumsum(counts)
+    first, row = 0, 0
+    while first < len(counts):
+        last = max(first + 1, int(np.searchsorted(ends, row + _BLOCK, side="right")))
+        yield slice(first, last), slice(row, int(ends[last - 1]))
+        first, row = last, int(ends[last - 1])
 
 
 def spectral_decay(embeddings: Array, *, skip: int = 1) -> float:

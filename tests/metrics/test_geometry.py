@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
-from mdprop.metrics import embedding_density, spectral_decay
+from mdprop.metrics import embedding_density, geometry, spectral_decay
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -74,6 +74,15 @@ def test_collapsed_and_opposite_embeddings_give_numbers():
     opposite = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]  # the first centre is 0
     assert embedding_density(opposite, [0, 0, 1, 1]) == {"intra": 1, "inter": 1, "ratio": 1}
     assert embedding_density([[0.0], [1.0], [1.0]], [0, 0, 1]) == {"intra": 1, "inter": 0, "ratio": 1e8}
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_density_is_the_same_block_by_block(monkeypatch, block):
+    rng = np.random.default_rng(0)
+    embeddings, labels = rng.normal(size=(100, 8)), rng.integers(0, 30, 100)
+    whole = embedding_density(embeddings, labels)
+    monkeypatch.setattr(geometry, "_BLOCK", block)
+    assert embedding_density(embeddings, labels) == whole
 
 
 def test_density_needs_no_matrix_of_all_pairs():
