@@ -19,7 +19,7 @@ class Embedder(nn.Module):
     """Normalises pixels, runs a network whose last layer is the embedding, and L2-normalises.
 
     [B, C, H, W] in [0, 1] -> [B, D]. Because normalisation is inside, attacks work in pixels. Under
-    autocast the network computes in bfloat16; embeddings are float32 all the same.
+    autocast the network computes in less precision; embeddings have the model's own all the same.
 
     network: a plain torchvision, timm or conv4 network; its keys stay as they are, so that
         `extract_branch(model.network)` is what torchvision loads.
@@ -74,10 +74,7 @@ class Embedder(nn.Module):
         x = (images - self.mean) / self.std
         if x.shape[1] != self.in_channels:
             x = x.expand(-1, self.in_channels, -1, -1)
-        embeddings = self.network(x)
-        if embeddings.dtype == torch.bfloat16:  # under autocast
-            embeddings = embeddings.float()
-        return F.normalize(embeddings, dim=-1)
+        return F.normalize(self.network(x).to(self.mean.dtype), dim=-1)
 
     def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """One pass: ([B, D] of unit norm, [B, F, H, W] of the last feature map), both with gradient.
