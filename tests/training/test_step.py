@@ -361,22 +361,22 @@ def test_in_bfloat16_all_weights_learn_about_the_same() -> None:
 def test_in_bfloat16_the_network_alone_is_less_precise() -> None:
     method = METHODS["mdprop"]
     model = model_for(method).float()
-    inputs: dict[str, set[torch.dtype]] = {"convolution": set(), "batch norm": set()}
+    computed: dict[str, set[torch.dtype]] = {"convolution": set(), "batch norm": set()}
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(lambda _, __, y: inputs["convolution"].add(y.dtype))
+            module.register_forward_hook(lambda _, __, y: computed["convolution"].add(y.dtype))
         if isinstance(module, MultiBatchNorm2d):
-            module.register_forward_hook(lambda _, __, y: inputs["batch norm"].add(y.dtype))
-    attacked: list[torch.dtype] = []
+            module.register_forward_hook(lambda _, __, y: computed["batch norm"].add(y.dtype))
+    outside: list[torch.dtype] = []
 
     class Recorded(S2SDLoss):
         def forward(self, embeddings: Tensor, labels: Tensor, features: Tensor) -> Tensor:
-            attacked.extend(x.dtype for x in (embeddings, features))
+            outside.extend(x.dtype for x in (embeddings, features))
             value = super().forward(embeddings, labels, features)
-            attacked.append(value.dtype)
+            outside.append(value.dtype)
             return value
 
     loss = Recorded(4, MultiSimilarityLoss(), MultiSimilarityLoss(), target_dims=(8, 16))
     training_step(model, loss, method, batch().float(), LABELS, ATTACK, generator(), "bfloat16").backward()
-    assert inputs == {"convolution": {torch.bfloat16}, "batch norm": {torch.bfloat16}}
-    assert set(attacked) == {torch.float32}
+    assert computed == {"convolution": {torch.bfloat16}, "batch norm": {torch.bfloat16}}
+    assert set(outside) == {torch.float32}
