@@ -7,7 +7,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
@@ -22,22 +24,37 @@ SPLITS = ("train", "val", "test", "gallery")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image that can be read; `path` is what users are shown."""
+    """An image that can be read; small, as a data set has one for every image.
+
+    source: reads the image of a name; all entries of a data set share one.
+    """
 
     class_name: str
-    path: str
-    read: Callable[[], Image.Image]
-
-
-@dataclass(frozen=True, slots=True)
-class FileReader:
-    """Reads the image folder/name; small, as a data set has one for every image."""
-
-    folder: str
     name: str
+    source: Callable[[str], Image.Image]
 
-    def __call__(self) -> Image.Image:
-        return open_image(os.path.join(self.folder, self.name))
+    @property
+    def path(self) -> str:
+        """The name as users are shown it."""
+        return as_text(self.name)
+
+    def read(self) -> Image.Image:
+        return self.source(self.name)
+
+
+def images_below(folder: str | Path) -> Callable[[str], Image.Image]:
+    """The source of entries that are named by their path below a folder."""
+    return partial(_open_below, str(folder))
+
+
+def _open_below(folder: str, name: str) -> Image.Image:
+    return open_image(os.path.join(folder, name))
+
+
+def as_text(name: str) -> str:
+    """A file's name as valid Unicode, which a name on disk need not be."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if text == name else text
 
 
 Splits = dict[str, list[Entry]]

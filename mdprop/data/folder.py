@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Entry, FileReader, halve
+from mdprop.data.entries import Classes, Entry, as_text, halve, images_below
 from mdprop.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -75,10 +75,10 @@ def class_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
 
 
 def image_entries(folder: Path, root: Path, class_name: str) -> list[Entry]:
-    """The images in and below a folder, by path; their `path` is relative to `root`."""
-    base = str(root)
-    names = [path.relative_to(root).as_posix() for path in sorted(_images(folder, set()))]
-    return [Entry(class_name, as_text(name), FileReader(base, name)) for name in names]
+    """The images in and below a folder, by path; their `name` is relative to `root`."""
+    source = images_below(root)
+    paths = sorted(_images(folder, set()))
+    return [Entry(class_name, path.relative_to(root).as_posix(), source) for path in paths]
 
 
 def _classes(parent: Path, root: Path) -> Classes:
@@ -116,9 +116,3 @@ def _list(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
     except OSError as error:
         raise DataError(f"{folder} cannot be listed ({error.strerror}): check its permissions") from None
-
-
-def as_text(name: str) -> str:
-    """A file's name as valid Unicode, which a name on disk need not be."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name if text == name else text

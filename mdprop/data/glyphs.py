@@ -45,18 +45,23 @@ def glyph_entries(seed: int, images_per_class: int, difficulty: float, size: int
     difficulty: scales every distortion and the clutter; 0 draws plain characters in many shades.
     Images are drawn when read, each from a generator of (seed, character, index).
     """
+    source = partial(_draw_named, seed=seed, difficulty=difficulty, size=size)
     return {
         split: [
-            Entry(
-                class_name=f"{script.lower()}/U+{ord(char):04X}",
-                path=f"{script.lower()}/U+{ord(char):04X}/{index}",
-                read=partial(draw, char, index, seed=seed, difficulty=difficulty, size=size),
-            )
+            Entry(class_name, f"{class_name}/{index}", source)
             for script, char in characters()[split]
+            for class_name in [f"{script.lower()}/U+{ord(char):04X}"]
             for index in range(images_per_class)
         ]
         for split in SCRIPTS
     }
+
+
+def _draw_named(name: str, *, seed: int, difficulty: float, size: int) -> Image.Image:
+    """The image of an entry, such as "greek/U+03B1/7"."""
+    _, code, index = name.split("/")
+    char = chr(int(code.removeprefix("U+"), 16))
+    return draw(char, int(index), seed=seed, difficulty=difficulty, size=size)
 
 
 @cache

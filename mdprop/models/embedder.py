@@ -19,7 +19,7 @@ class Embedder(nn.Module):
     """Normalises pixels, runs a network whose last layer is the embedding, and L2-normalises.
 
     [B, C, H, W] in [0, 1] -> [B, D]. Because normalisation is inside, attacks work in pixels. Under
-    autocast the network computes in less precision; embeddings have the model's own all the same.
+    autocast the network computes in less precision; what it returns has the model's own all the same.
 
     network: a plain torchvision, timm or conv4 network; its keys stay as they are, so that
         `extract_branch(model.network)` is what torchvision loads.
@@ -94,7 +94,7 @@ class Embedder(nn.Module):
             finally:
                 hook.remove()
             if len(maps) == 1 and maps[0].dim() == 4 and maps[0].shape[1] == self.feature_dim:
-                return embeddings, maps[0]
+                return embeddings, maps[0].to(embeddings.dtype)
         raise ModelError(
             f"model.backbone: a {type(self.network).__name__} does not pool one feature map [B, F, H, W]; "
             "choose conv4, a torchvision ResNet, efficientnet_lite0, or a ResNet or EfficientNet of timm"

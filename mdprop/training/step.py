@@ -82,13 +82,11 @@ def training_step(
     model.train()
     labels = share.together(labels).to(images.device, non_blocking=True)
     with route(model, routes), synchronized():
-        if not isinstance(loss, S2SDLoss):
-            with _computing(precision, images.device):
-                embeddings = model(images)
-            return loss(share.together(embeddings), labels)
         with _computing(precision, images.device):
-            embeddings, features = model.forward_with_features(images)
-        return loss(share.together(embeddings), labels, share.together(features.to(embeddings.dtype)))
+            distills = isinstance(loss, S2SDLoss)
+            outputs = model.forward_with_features(images) if distills else (model(images),)
+        embeddings, *features = map(share.together, outputs)
+        return loss(embeddings, labels, *features)
 
 
 def _computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

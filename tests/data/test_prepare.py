@@ -242,7 +242,7 @@ def test_the_short_side_is_resized(
 
 def test_resizing_does_not_alias() -> None:
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
-    data = encode_entry(Entry("a", "a/0", lambda: stripes), "L", 8, "raw")
+    data = encode_entry(Entry("a", "a/0", lambda name: stripes), "L", 8, "raw")
     assert np.ptp(decode(data, "L").numpy().astype(int)) < 10
 
 

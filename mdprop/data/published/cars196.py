@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mdprop.data.entries import Classes, by_class, halve
-from mdprop.data.folder import as_text, class_folders, image_entries
+from mdprop.data.entries import Classes, as_text, by_class, halve
+from mdprop.data.folder import class_folders, image_entries
 from mdprop.data.published.source import Counts, Listed, Published, first_folder_with, listed_entries
 from mdprop.errors import DataError, one_line
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Classes, by_class, halve
-from mdprop.data.folder import as_text, class_folders, image_entries
+from mdprop.data.entries import Classes, as_text, by_class, halve
+from mdprop.data.folder import class_folders, image_entries
 from mdprop.data.published.source import (
     Archive,
     Counts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,4 +58,4 @@ def _listed(file: Path) -> Iterator[Listed]:
     for number, fields in read_rows(file, COLUMNS, [COLUMNS]):
         if not fields[1].isdecimal():
             raise malformed(file, number, " ".join(fields), COLUMNS)
-        yield Listed(number, sys.intern(f"{int(fields[1]):05}"), fields[3])
+        yield Listed(number, f"{int(fields[1]):05}", fields[3])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from mdprop.data.download import obtain
-from mdprop.data.entries import Classes, Entry, FileReader
+from mdprop.data.entries import Classes, Entry, images_below
 from mdprop.data.folder import existing_root, is_absent
 from mdprop.errors import DataError
 
@@ -97,27 +98,38 @@ def read_rows(file: Path, columns: str, header_lines: Iterable[str] = ()) -> Ite
     """(line number, fields) of each row of a text file; the last field may hold spaces.
 
     columns: their names; header_lines: what the file begins with, "*" for any line.
-    Raises `DataError`, which names file and line, for another header or number of fields.
+    Raises `DataError`, which names file and line, for another header or number of fields, and for a
+    file without rows.
     """
+    width = len(columns.split())
+    expected = list(header_lines)
+    found = False
+    for number, line in enumerate(_lines(file), 1):
+        fields = line.split(maxsplit=width - 1)
+        if number <= len(expected):
+            if expected[number - 1] not in ("*", " ".join(line.split())):
+                raise malformed(file, number, line, expected[number - 1])
+        elif len(fields) == width:
+            found = True
+            yield number, [field.strip() for field in fields]
+        elif fields:
+            raise malformed(file, number, line, columns)
+    if not found:
+        raise DataError(f"{file} lists no images: extract the data set again")
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a text file, one at a time: the lists of large data sets are long."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        with file.open(encoding="utf-8-sig") as lines:
+            for line in lines:
+                yield line.rstrip("\n")
     except FileNotFoundError:
         raise DataError(f"{file} is missing: extract the data set again, with its lists") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}): check its permissions") from None
     except UnicodeDecodeError:
         raise DataError(f"{file} is no text file: extract the data set again") from None
-    width = len(columns.split())
-    expected = list(header_lines)
-    for number, line in enumerate(lines, 1):
-        fields = line.split(maxsplit=width - 1)
-        if number <= len(expected):
-            if expected[number - 1] not in ("*", " ".join(line.split())):
-                raise malformed(file, number, line, expected[number - 1])
-        elif len(fields) == width:
-            yield number, [field.strip() for field in fields]
-        elif fields:
-            raise malformed(file, number, line, columns)
 
 
 def malformed(file: Path, number: int, line: str, needed: str) -> DataError:
@@ -130,19 +142,20 @@ def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str =
 
     Raises `DataError` for an image that is listed twice, or when some are missing below `base`.
     """
-    images, folder = list(images), str(base)
+    source = images_below(base)
     seen: set[str] = set()
-    for number, _, path in images:
+    missing: list[str] = []
+    for number, class_name, path in images:
         if path in seen:
             raise DataError(
                 f"{file}, {unit} {number}: {path} is listed a second time: extract the file again"
             )
         seen.add(path)
-    missing = [path for _, _, path in images if not os.path.isfile(os.path.join(folder, path))]
+        if not os.path.isfile(os.path.join(base, path)):
+            missing.append(path)
+        yield Entry(sys.intern(class_name), path, source)
     if missing:
         raise DataError(
-            f"{len(missing):,} of the {len(images):,} images that {file} lists are missing, the first is "
-            f"{os.path.join(folder, missing[0])}: extract the images completely"
+            f"{len(missing):,} of the {len(seen):,} images that {file} lists are missing, the first is "
+            f"{os.path.join(base, missing[0])}: extract the images completely"
         )
-    for _, class_name, path in images:
-        yield Entry(class_name, path, FileReader(folder, path))
