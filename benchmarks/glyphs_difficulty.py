@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mdprop.config import load_params
+from mdprop.data.entries import entries_of
 from mdprop.data.glyphs import glyph_entries
 from mdprop.metrics import recall_at_k
 from mdprop.models import build_model
@@ -25,7 +26,7 @@ def main() -> None:
     assert glyphs.reader == "glyphs"
     splits = glyph_entries(glyphs.seed, glyphs.images_per_class, glyphs.difficulty, glyphs.resize)
     for split in ("val", "test"):
-        entries = splits[split]
+        entries = list(entries_of(splits[split]))
         names = sorted({entry.class_name for entry in entries})
         labels = np.array([names.index(entry.class_name) for entry in entries])
         pixels = np.stack([np.asarray(entry.read(), dtype=np.float32) / 255 for entry in entries])

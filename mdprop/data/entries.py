@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -24,10 +23,7 @@ SPLITS = ("train", "val", "test", "gallery")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image that can be read; small, as a data set has one for every image.
-
-    source: reads the image of a name; all entries of a data set share one.
-    """
+    """An image that can be read; `source` reads the image of a name."""
 
     class_name: str
     name: str
@@ -57,22 +53,52 @@ def as_text(name: str) -> str:
     return name if text == name else text
 
 
-Splits = dict[str, list[Entry]]
-"""The entries of "train", "val", "test" and, where queries have one of their own, "gallery".
+class Entries(Sequence[Entry]):
+    """Entries of one class and source. Only names are kept, end to end: large data sets have many."""
+
+    __slots__ = ("_class_name", "_names", "_source")
+
+    def __init__(self, class_name: str, source: Callable[[str], Image.Image]) -> None:
+        self._class_name, self._source = class_name, source
+        self._names = bytearray()
+
+    def append(self, name: str) -> None:
+        self._names += name.encode("utf-8", "surrogatepass") + b"\0"
+
+    def __len__(self) -> int:
+        return self._names.count(0)
+
+    def __iter__(self) -> Iterator[Entry]:
+        for name in self._names.split(b"\0")[:-1]:
+            yield Entry(self._class_name, name.decode("utf-8", "surrogatepass"), self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+
+Classes = dict[str, Entries]
+"""The entries of each class."""
+
+Splits = dict[str, Classes]
+"""The classes of "train", "val", "test" and, where queries have one of their own, "gallery".
 
 No class is in two of them, but for those of "test" (the queries) and "gallery"; "val" may be empty.
 """
 
-Classes = dict[str, list[Entry]]
-"""The entries of each class."""
-
 
 def by_class(entries: Iterable[Entry]) -> Classes:
-    """The entries of each class, in the order in which they come."""
+    """The entries of each class, which share a source, in the order in which they come."""
     classes: Classes = {}
     for entry in entries:
-        classes.setdefault(entry.class_name, []).append(entry)
+        if entry.class_name not in classes:
+            classes[entry.class_name] = Entries(entry.class_name, entry.source)
+        classes[entry.class_name].append(entry.name)
     return classes
+
+
+def entries_of(classes: Classes) -> Iterator[Entry]:
+    """All entries, class by class."""
+    return chain.from_iterable(classes.values())
 
 
 def halve(classes: Classes) -> tuple[Classes, Classes]:
@@ -112,58 +138,51 @@ def keep_fraction(train: Classes, fraction: float, fraction_of: str) -> Classes:
     """
     if not 0 < fraction <= 1:
         raise DataError(f"dataset.train_fraction = {fraction}: allowed are numbers above 0, up to 1")
+    if fraction_of not in ("images", "classes"):
+        raise DataError(f"dataset.fraction_of = {fraction_of}: known are images, classes")
+    if fraction == 1:
+        return train
     if fraction_of == "classes":
         return {name: train[name] for name in _share(list(train), fraction, str)}
-    if fraction_of == "images":
-        return {name: _share(entries, fraction, lambda e: e.path) for name, entries in train.items()}
-    raise DataError(f"dataset.fraction_of = {fraction_of}: known are images, classes")
+    kept = (_share(list(entries), fraction, lambda e: e.path) for entries in train.values())
+    return by_class(chain.from_iterable(kept))
 
 
 def _share(items: list[T], fraction: float, name: Callable[[T], str]) -> list[T]:
     """The items whose names hash lowest, in their own order."""
     count = max(round(fraction * len(items)), 2)
-    if count >= len(items):
-        return items
     digests = [hashlib.sha256(name(item).encode()).digest() for item in items]
     kept = sorted(range(len(items)), key=digests.__getitem__)[:count]
     return [items[index] for index in sorted(kept)]
 
 
-def make_splits(classes: dict[str, Classes]) -> Splits:
-    """The splits, each in the order of its classes; raises `DataError` as `check_splits` does."""
-    return check_splits({s: list(chain(*classes[s].values())) for s in SPLITS if s in classes})
-
-
-def check_splits(splits: Splits) -> Splits:
-    """Return the splits when retrieval can work with them.
+def in_order(splits: Splits) -> Splits:
+    """The splits in the order of `SPLITS`, when retrieval can work with them.
 
     Raises `DataError` when a class is in two splits, when a class of "val" or "test" has no other
     image to be retrieved (in the gallery, where there is one), or when a split but "val" has fewer
     than two classes.
     """
-    sizes = {split: Counter(entry.class_name for entry in entries) for split, entries in splits.items()}
-    home: dict[str, str] = {}
-    for split in splits:
-        for name in sizes[split]:
-            if name in home and (home[name], split) != ("test", "gallery"):
-                raise DataError(
-                    f"class '{name}' is in {home[name]} and in {split}, but retrieval is tested on "
-                    "unseen classes: rename it in one of them, or move its images into one"
-                )
-            home[name] = split
-        if split != "val" and len(sizes[split]) < 2:
+    splits = {split: splits[split] for split in SPLITS if split in splits}
+    for first, second in combinations(splits, 2):
+        shared = next((name for name in splits[first] if name in splits[second]), None)
+        if shared is not None and (first, second) != ("test", "gallery"):
             raise DataError(
-                f"{split} has {len(sizes[split])} class(es); 2 or more are needed: add classes to it"
+                f"class '{shared}' is in {first} and in {second}, but retrieval is tested on "
+                "unseen classes: rename it in one of them, or move its images into one"
             )
-    gallery = sizes.get("gallery")
+    for split, classes in splits.items():
+        if split != "val" and len(classes) < 2:
+            raise DataError(f"{split} has {len(classes)} class(es); 2 or more are needed: add classes to it")
+    gallery = splits.get("gallery")
     for split in ("val", "test"):
-        for name, size in sizes[split].items():
+        for name, entries in splits[split].items():
             if split == "test" and gallery is not None:
                 if name not in gallery:
                     raise DataError(
                         f"class '{name}' of the queries has no image in the gallery: add one, or remove it"
                     )
-            elif size < 2:
+            elif len(entries) < 2:
                 raise DataError(
                     f"class '{name}' of {split} has 1 image; 2 or more are needed: add images or remove it"
                 )

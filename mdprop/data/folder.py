@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Entry, as_text, halve, images_below
+from mdprop.data.entries import Classes, Entry, Splits, as_text, by_class, halve, images_below
 from mdprop.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 LAYOUTS = "train/<class>/ and test/<class>/, or images/<class>/, or <class>/"
 
 
-def read_folder(root: str | Path, key: str = "datasets.<name>") -> dict[str, Classes]:
+def read_folder(root: str | Path, key: str = "datasets.<name>") -> Splits:
     """The images below `root`, in the first of these layouts that is there:
 
     root/train/<class>/, root/test/<class>/ and, where there is one, root/val/<class>/;
@@ -88,7 +88,9 @@ def _classes(parent: Path, root: Path) -> Classes:
         if parent.is_dir() and any(map(_is_image, _list(parent))):
             what = "holds images, but no folder a class"
         raise DataError(f"{parent} {what}: sort the images into {LAYOUTS}, below {root}")
-    return {as_text(folder.name): class_entries(folder, root, as_text(folder.name)) for folder in folders}
+    return by_class(
+        entry for folder in folders for entry in class_entries(folder, root, as_text(folder.name))
+    )
 
 
 def _images(folder: Path, seen: set[str]) -> list[Path]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mdprop.data.entries import Entry, Splits
+from mdprop.data.entries import Entry, Splits, by_class
 
 SCRIPTS = {
     "train": ("LATIN", "CYRILLIC"),
@@ -47,12 +47,12 @@ def glyph_entries(seed: int, images_per_class: int, difficulty: float, size: int
     """
     source = partial(_draw_named, seed=seed, difficulty=difficulty, size=size)
     return {
-        split: [
+        split: by_class(
             Entry(class_name, f"{class_name}/{index}", source)
             for script, char in characters()[split]
             for class_name in [f"{script.lower()}/U+{ord(char):04X}"]
             for index in range(images_per_class)
-        ]
+        )
         for split in SCRIPTS
     }
 

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from mdprop.data.entries import Classes
+from mdprop.data.entries import Classes, Splits, by_class
 from mdprop.data.folder import class_entries, class_folders, existing_root, is_absent, read_folder
 from mdprop.errors import DataError, one_line
 
@@ -16,7 +16,7 @@ DOWNLOADED = "omniglot-py"  # the folder that torchvision makes
 LAYOUTS = f"{TRAIN}/<alphabet>/<character>/ and {TEST}/..., or train/<class>/ and test/<class>/"
 
 
-def read_omniglot(root: str | Path, key: str = "datasets.<name>") -> dict[str, Classes]:
+def read_omniglot(root: str | Path, key: str = "datasets.<name>") -> Splits:
     """Omniglot's characters; a class is "Alphabet/character01".
 
     Layouts: images_background (train) and images_evaluation (test), in `root` or in
@@ -47,7 +47,7 @@ def _characters(part: Path, root: Path) -> Classes:
         for alphabet in class_folders(part)
         for character in class_folders(alphabet)
     }
-    return {name: class_entries(folder, root, name) for name, folder in names.items()}
+    return by_class(entry for name, folder in names.items() for entry in class_entries(folder, root, name))
 
 
 def _download(root: Path, key: str) -> None:

@@ -6,17 +6,25 @@ import hashlib
 import json
 import os
 import tempfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image, ImageFile
 
-from mdprop.data.entries import Classes, Entry, Splits, by_class, hold_out, keep_fraction, make_splits
+from mdprop.data.entries import (
+    Classes,
+    Entry,
+    Splits,
+    entries_of,
+    hold_out,
+    in_order,
+    keep_fraction,
+)
 from mdprop.data.folder import read_folder
 from mdprop.data.images import encode, to_mode
 from mdprop.data.omniglot import read_omniglot
@@ -70,7 +78,6 @@ def prepare(
         train_fraction=train_fraction,
         fraction_of=fraction_of,
     )
-    labels = {c: i for i, c in enumerate(dict.fromkeys(e.class_name for e in chain(*splits.values())))}
     keys = ("reader", *READER_KEYS[settings.reader], "mode", "resize", "encoding")
     used = {
         **{key: getattr(settings, key) for key in keys},
@@ -93,14 +100,20 @@ def prepare(
                 encode_entry, mode=settings.mode, resize=settings.resize, encoding=settings.encoding
             )
             first_id = 0
-            for split, entries in splits.items():
-                images = _ordered(pool, encode_one, entries, ahead=4 * workers)
-                images = track(images, f"preparing {name} {split}", len(entries))
+            labels: dict[str, int] = {}
+            new_label = count()
+            for split, classes in splits.items():
+                if split != "gallery":  # which shares the classes of test
+                    labels = {}
+                labels |= {name: next(new_label) for name in classes if name not in labels}
+                counts = _counts(classes)
+                images = _ordered(pool, encode_one, entries_of(classes), ahead=4 * workers)
+                images = track(images, f"preparing {name} {split}", counts["images"])
                 digest = hashlib.sha256()
-                rows = _rows(images, entries, labels, first_id, digest.update)
+                rows = _rows(images, entries_of(classes), labels, first_id, digest.update)
                 write_store(new / f"{split}.arrow", rows, settings.mode)
-                manifest["splits"][split] = {**_counts(entries), "sha256": digest.hexdigest()}
-                first_id += len(entries)
+                manifest["splits"][split] = {**counts, "sha256": digest.hexdigest()}
+                first_id += counts["images"]
             (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             if out.exists():
                 out.rename(Path(scratch) / "old")
@@ -113,27 +126,26 @@ def prepare(
 def read_splits(
     name: str, settings: Any, *, validation_classes: int, train_fraction: float, fraction_of: str
 ) -> Splits:
-    """The entries of each split.
+    """The classes of each split.
 
     validation_classes: how many of the training classes, the last ones, become "val"; not looked at
         where the data set brings a "val" of its own.
     train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
     """
-    classes = read_classes(name, settings)
-    if "val" not in classes:
-        classes["train"], classes["val"] = hold_out(classes["train"], validation_classes)
-    classes["train"] = keep_fraction(classes["train"], train_fraction, fraction_of)
-    return make_splits(classes)
+    splits = read_raw(name, settings)
+    if "val" not in splits:
+        splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
+    splits["train"] = keep_fraction(splits["train"], train_fraction, fraction_of)
+    return in_order(splits)
 
 
-def read_classes(name: str, settings: Any) -> dict[str, Classes]:
-    """The classes of each split of a data set, by the reader that its settings name."""
+def read_raw(name: str, settings: Any) -> Splits:
+    """The splits that a data set brings, by the reader that its settings name."""
     key = f"datasets.{name}"
     if settings.reader == "glyphs":
         from mdprop.data.glyphs import glyph_entries
 
-        drawn = glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
-        return {split: by_class(entries) for split, entries in drawn.items()}
+        return glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
     if settings.reader == "folder":
         return read_folder(settings.root, key)
     if settings.reader == "omniglot":
@@ -175,7 +187,7 @@ def resize_short_side(image: Image.Image, pixels: int, path: str) -> Image.Image
 
 def _rows(
     images: Iterator[bytes],
-    entries: list[Entry],
+    entries: Iterable[Entry],
     labels: dict[str, int],
     first_id: int,
     update: Callable[[bytes], None],
@@ -188,10 +200,10 @@ def _rows(
         yield Row(image, label, entry.class_name, entry.path, index)
 
 
-def _counts(entries: list[Entry]) -> dict[str, int]:
-    sizes = Counter(entry.class_name for entry in entries).values()
+def _counts(classes: Classes) -> dict[str, int]:
+    sizes = [len(entries) for entries in classes.values()]
     return {
-        "images": len(entries),
+        "images": sum(sizes),
         "classes": len(sizes),
         "min_images_per_class": min(sizes, default=0),
         "max_images_per_class": max(sizes, default=0),

@@ -11,11 +11,11 @@ from mdprop.data.entries import (
     Classes,
     Entry,
     by_class,
-    check_splits,
+    entries_of,
     halve,
     hold_out,
+    in_order,
     keep_fraction,
-    make_splits,
 )
 from mdprop.errors import DataError
 
@@ -25,7 +25,7 @@ def blank(name: str) -> Image.Image:
 
 
 def classes(*names: str, images: int = 2) -> Classes:
-    return {name: [Entry(name, f"{name}/{i}", blank) for i in range(images)] for name in names}
+    return by_class(Entry(name, f"{name}/{i}", blank) for name in names for i in range(images))
 
 
 def test_an_entry_pickles() -> None:
@@ -40,6 +40,17 @@ def names(classes: Classes) -> dict[str, list[str]]:
 def test_by_class_keeps_the_order() -> None:
     entries = [Entry(name, str(number), blank) for number, name in enumerate("babc")]
     assert names(by_class(entries)) == {"b": ["0", "2"], "a": ["1"], "c": ["3"]}
+
+
+def test_entries_are_a_sequence_of_what_they_were_given() -> None:
+    names = ["b/1.png", "b/ä.png", "b/caf\udce9.png", "b/1.png"]
+    (entries,) = by_class(Entry("b", name, blank) for name in names).values()
+    assert len(entries) == 4
+    assert [entry.name for entry in entries] == names
+    assert entries[2].path == "b/caf\\xe9.png"
+    assert [entry.name for entry in entries[1:3]] == names[1:3]
+    assert Entry("b", "b/1.png", blank) in entries
+    assert Entry("c", "b/1.png", blank) not in entries
 
 
 def test_halve_sorts_and_gives_the_odd_class_to_the_second_half() -> None:
@@ -80,7 +91,7 @@ def test_a_fraction_of_the_images(fraction: float, kept: int) -> None:
     few = keep_fraction(train, fraction, "images")
     assert {name: len(entries) for name, entries in few.items()} == {"a": kept, "b": kept, "c": 1}
     for name, entries in few.items():
-        assert [entry for entry in train[name] if entry in entries] == entries
+        assert [entry for entry in train[name] if entry in entries] == list(entries)
 
 
 @pytest.mark.parametrize(("fraction", "kept"), [(0.01, 2), (0.3, 3), (0.5, 5), (1.0, 10)])
@@ -100,7 +111,7 @@ def test_a_smaller_fraction_is_part_of_a_larger_one(one: float, other: float, of
 
 def test_what_a_class_keeps_does_not_depend_on_the_others() -> None:
     alone, among = (keep_fraction(classes(*n, images=20), 0.3, "images") for n in ("c", "abcd"))
-    assert alone["c"] == among["c"]
+    assert list(alone["c"]) == list(among["c"])
     few, many = (set(keep_fraction(classes(*n), 0.5, "classes")) for n in ("abcdefgh", "abcdefghijklmnop"))
     assert many & set("abcdefgh") <= few or few <= many
 
@@ -123,9 +134,9 @@ def test_a_fraction_of_something_else() -> None:
         keep_fraction(classes("a", "b"), 0.5, "pixels")
 
 
-def test_make_splits_keeps_the_order_of_the_classes() -> None:
-    splits = make_splits({"test": classes("d", "c"), "val": {}, "train": classes("b", "a")})
-    assert [(s, [e.path for e in entries]) for s, entries in splits.items()] == [
+def test_the_splits_are_in_order_and_so_are_their_classes() -> None:
+    splits = in_order({"test": classes("d", "c"), "val": {}, "train": classes("b", "a")})
+    assert [(split, [e.path for e in entries_of(found)]) for split, found in splits.items()] == [
         ("train", ["b/0", "b/1", "a/0", "a/1"]),
         ("val", []),
         ("test", ["d/0", "d/1", "c/0", "c/1"]),
@@ -145,15 +156,15 @@ def test_make_splits_keeps_the_order_of_the_classes() -> None:
 )
 def test_splits_that_retrieval_cannot_use(train: Classes, val: Classes, test: Classes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_splits({"train": train, "val": val, "test": test})
+        in_order({"train": train, "val": val, "test": test})
 
 
 def test_queries_share_their_classes_with_the_gallery() -> None:
     single = classes("c", "d", images=1)
-    splits = make_splits(
+    splits = in_order(
         {"train": classes("a", "b"), "val": {}, "test": single, "gallery": {**single, **classes("e")}}
     )
-    assert [e.class_name for e in splits["gallery"]] == ["c", "d", "e", "e"]
+    assert [e.class_name for e in entries_of(splits["gallery"])] == ["c", "d", "e", "e"]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +176,4 @@ def test_queries_share_their_classes_with_the_gallery() -> None:
 )
 def test_galleries_that_retrieval_cannot_use(gallery: Classes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        make_splits({"train": classes("a", "b"), "val": {}, "test": classes("c", "d"), "gallery": gallery})
-
-
-def test_check_splits_returns_what_it_got() -> None:
-    splits = make_splits({"train": classes("a", "b"), "val": classes("c"), "test": classes("d", "e")})
-    assert check_splits(splits) is splits
+        in_order({"train": classes("a", "b"), "val": {}, "test": classes("c", "d"), "gallery": gallery})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mdprop.data.entries import Classes, Entry, make_splits
+from mdprop.data.entries import Classes, Entry, entries_of, in_order
 from mdprop.data.folder import read_folder
 from mdprop.errors import DataError
 
@@ -21,7 +21,7 @@ def names(splits: dict[str, Classes]) -> dict[str, list[str]]:
 
 
 def entries(classes: Classes) -> list[Entry]:
-    return [entry for found in classes.values() for entry in found]
+    return list(entries_of(classes))
 
 
 def test_train_and_test_folders(tmp_path: Path, make_classes: MakeClasses) -> None:
@@ -170,7 +170,7 @@ def test_a_class_in_two_splits(tmp_path: Path, make_classes: MakeClasses) -> Non
     with pytest.raises(
         DataError, match="class 'b' is in train and in test, but retrieval is tested on unseen"
     ):
-        make_splits(read_folder(tmp_path))
+        in_order(read_folder(tmp_path))
 
 
 def test_a_folder_that_cannot_be_listed(

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdprop.data.entries import check_splits
+from mdprop.data.entries import entries_of, in_order
 from mdprop.data.glyphs import (
     LOOKALIKE,
     MIN_FACES,
@@ -71,15 +70,15 @@ def test_of_characters_with_one_shape_one_is_kept(group: str) -> None:
 
 
 def test_the_entries_of_each_split() -> None:
-    splits = check_splits(glyph_entries(seed=0, images_per_class=16, difficulty=1.0, size=32))
+    splits = in_order(glyph_entries(seed=0, images_per_class=16, difficulty=1.0, size=32))
     assert list(splits) == list(SPLITS)
-    for split, entries in splits.items():
-        assert set(Counter(entry.class_name for entry in entries).values()) == {16}
-        assert len(entries) == 16 * len(characters()[split])
+    for split, classes in splits.items():
+        assert [len(entries) for entries in classes.values()] == [16] * len(characters()[split])
+        entries = list(entries_of(classes))
         assert len({entry.path for entry in entries}) == len(entries)
         scripts = {entry.class_name.split("/")[0].upper() for entry in entries}
         assert scripts == set(SCRIPTS[split])
-    entry = splits["test"][17]
+    entry = list(entries_of(splits["test"]))[17]
     char = chr(int(entry.class_name.split("U+")[1], 16))
     assert entry.path == f"{entry.class_name}/1"
     assert np.array_equal(np.asarray(entry.read()), pixels(char, 1, size=32))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdprop.data.entries import Classes, as_text, by_class, halve
+from mdprop.data.entries import Splits, as_text, by_class, halve
 from mdprop.data.folder import class_folders, image_entries
 from mdprop.data.published.source import Counts, Listed, Published, first_folder_with, listed_entries
 from mdprop.errors import DataError, one_line
@@ -24,7 +24,7 @@ CARS196 = Published(
 )
 
 
-def read_cars196(root: Path) -> dict[str, Classes]:
+def read_cars196(root: Path) -> Splits:
     """The first 98 classes train, the last 98 test (of a part: half and half).
 
     Layouts: car_ims/ and cars_annos.mat (the original release; classes by number), in `root` or
@@ -53,7 +53,7 @@ def read_cars196(root: Path) -> dict[str, Classes]:
     return {"train": train, "test": test}
 
 
-def _by_annotations(base: Path) -> dict[str, Classes]:
+def _by_annotations(base: Path) -> Splits:
     file = base / ANNOTATIONS
     paths, numbers, names = _annotations(file)
     listed = (Listed(i, names[n], p) for i, (p, n) in enumerate(zip(paths, numbers, strict=True), 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Classes, as_text, by_class, halve
+from mdprop.data.entries import Splits, as_text, by_class, halve
 from mdprop.data.folder import class_folders, image_entries
 from mdprop.data.published.source import (
     Archive,
@@ -32,7 +32,7 @@ CUB200 = Published(
 )
 
 
-def read_cub200(root: Path) -> dict[str, Classes]:
+def read_cub200(root: Path) -> Splits:
     """The first 100 classes by name train, the last 100 test (of a part: half and half).
 
     root: CUB_200_2011 or the folder that holds it. Where there is an images.txt its images are

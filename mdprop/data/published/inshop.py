@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Classes, by_class
+from mdprop.data.entries import Splits, by_class
 from mdprop.data.published.source import (
     Counts,
     Listed,
@@ -32,7 +32,7 @@ INSHOP = Published(
 )
 
 
-def read_inshop(root: Path) -> dict[str, Classes]:
+def read_inshop(root: Path) -> Splits:
     """The items of list_eval_partition.txt: "train"; the queries as "test"; and "gallery"."""
     folder = first_folder_with(LIST, root, "Eval", "Anno")
     if folder is None:

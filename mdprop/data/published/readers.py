@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mdprop.data.entries import Classes
+from mdprop.data.entries import Splits
 from mdprop.data.published.cars196 import CARS196, read_cars196
 from mdprop.data.published.cub200 import CUB200, read_cub200
 from mdprop.data.published.inshop import INSHOP, read_inshop
 from mdprop.data.published.sop import SOP, read_sop
 from mdprop.data.published.source import Published, check_counts, published_root
 
-READERS: dict[str, tuple[Published, Callable[[Path], dict[str, Classes]]]] = {
+READERS: dict[str, tuple[Published, Callable[[Path], Splits]]] = {
     "cub200": (CUB200, read_cub200),
     "cars196": (CARS196, read_cars196),
     "sop": (SOP, read_sop),
@@ -20,7 +20,7 @@ READERS: dict[str, tuple[Published, Callable[[Path], dict[str, Classes]]]] = {
 }
 
 
-def read_published(reader: str, root: str, counts: bool, key: str) -> dict[str, Classes]:
+def read_published(reader: str, root: str, counts: bool, key: str) -> Splits:
     """The classes of "train", "test" and, of In-Shop, "gallery".
 
     root: the folder of the data set; where it is missing or empty, what is served is downloaded.

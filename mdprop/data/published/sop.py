@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Classes, by_class
+from mdprop.data.entries import Splits, by_class
 from mdprop.data.published.source import (
     Archive,
     Counts,
@@ -33,7 +33,7 @@ SOP = Published(
 )
 
 
-def read_sop(root: Path) -> dict[str, Classes]:
+def read_sop(root: Path) -> Splits:
     """The products of Ebay_train.txt and of Ebay_test.txt; a class is named by its class_id.
 
     root: Stanford_Online_Products or the folder that holds it.

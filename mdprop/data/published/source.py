@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from mdprop.data.download import obtain
-from mdprop.data.entries import Classes, Entry, images_below
+from mdprop.data.entries import Entry, Splits, images_below
 from mdprop.data.folder import existing_root, is_absent
 from mdprop.errors import DataError
 
@@ -73,7 +75,7 @@ def published_root(root: str, published: Published, key: str) -> Path:
     return existing_root(path, key, published.layout)
 
 
-def check_counts(splits: dict[str, Classes], published: Published, root: str, key: str) -> None:
+def check_counts(splits: Splits, published: Published, root: str, key: str) -> None:
     """Compare the classes and images of each split with the published ones.
 
     Raises `DataError`, which names the first split that differs, both numbers and the remedy.
@@ -143,19 +145,20 @@ def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str =
     Raises `DataError` for an image that is listed twice, or when some are missing below `base`.
     """
     source = images_below(base)
-    seen: set[str] = set()
+    numbers, hashes = array("q"), array("q")  # of the paths, which would take ten times the memory
     missing: list[str] = []
     for number, class_name, path in images:
-        if path in seen:
-            raise DataError(
-                f"{file}, {unit} {number}: {path} is listed a second time: extract the file again"
-            )
-        seen.add(path)
+        numbers.append(number)
+        hashes.append(hash(path))
         if not os.path.isfile(os.path.join(base, path)):
             missing.append(path)
-        yield Entry(sys.intern(class_name), path, source)
+        yield Entry(class_name, path, source)
+    ordered = np.sort(hashes)
+    for shared in ordered[1:][ordered[1:] == ordered[:-1]]:
+        first, second = np.asarray(numbers)[np.asarray(hashes) == shared][:2]
+        raise DataError(f"{file}, {unit}s {first} and {second} list the same image: extract the file again")
     if missing:
         raise DataError(
-            f"{len(missing):,} of the {len(seen):,} images that {file} lists are missing, the first is "
+            f"{len(missing):,} of the {len(numbers):,} images that {file} lists are missing, the first is "
             f"{os.path.join(base, missing[0])}: extract the images completely"
         )

@@ -60,7 +60,7 @@ def test_an_image_listed_twice(tmp_path: Path) -> None:
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines, lines[2]]))
     with pytest.raises(
-        DataError, match=rf"^{file}, line 6: \S+100003_1.JPG is listed a second time: extract"
+        DataError, match=rf"^{file}, lines 3 and 6 list the same image: extract the file again$"
     ):
         read_sop(tmp_path)
 
