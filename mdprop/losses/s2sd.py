@@ -56,6 +56,11 @@ class S2SDLoss(nn.Module):
             raise ValueError(f"target_dims = {list(target_dims)}: whole numbers above 0 are needed")
         if not temperature > 0:
             raise ValueError(f"temperature = {temperature}: a number above 0 is needed")
+        if not (weight >= 0 and feature_weight >= 0 and feature_delay >= 0):
+            raise ValueError(
+                f"weight = {weight}, feature_weight = {feature_weight}, feature_delay = {feature_delay}: "
+                "none may be below 0"
+            )
         if not isinstance(targets, nn.Module):
             targets = nn.ModuleList(targets)
         if isinstance(targets, nn.ModuleList) and len(targets) != len(dims):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import textwrap
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix.lower() == ".safetensors":
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # on the pickle protocol
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
             f"model.weights: {path} is damaged, or holds more than tensors, which is not read for safety; "

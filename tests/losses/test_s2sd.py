@@ -192,3 +192,6 @@ def test_settings_without_a_meaning() -> None:
             S2SDLoss(5, Spread(), Spread(), target_dims=dims)
     with pytest.raises(ValueError, match=r"^temperature = 0: a number above 0 is needed$"):
         S2SDLoss(5, Spread(), Spread(), target_dims=(3,), temperature=0)
+    for name in ("weight", "feature_weight", "feature_delay"):
+        with pytest.raises(ValueError, match=rf"{name} = -1.*: none may be below 0$"):
+            S2SDLoss(5, Spread(), Spread(), target_dims=(3,), **{name: -1})

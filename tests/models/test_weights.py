@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,13 @@ def test_a_file_of_more_than_tensors_is_not_unpickled(
         "save the network's state_dict() alone, or as .safetensors"
     )
     assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pickle_that_torch_did_not_write_is_one_line_too(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(pickle.dumps({"state_dict": Payload(tmp_path / "executed")}, protocol=4))
+    assert error_of("resnet18", str(path)).startswith(f"model.weights: {path} is damaged, or holds more")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "old.pth"])
