@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,8 @@ from mdprop.files import whole_file
 
 Embeddings = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """(ids [N], labels [N], embeddings [N, D])"""
+
+ROWS = 4096
 
 _NAMES = ["id", "label", "embedding"]
 
@@ -32,14 +35,38 @@ def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     with whole_file(path) as partial:
-        for ids, labels, values in in_order(batches):
+        for ids, labels, values in _row_groups(in_order(batches)):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             batch = pa.record_batch([pa.array(ids), pa.array(labels), column], _NAMES)
-            writer = writer or pq.ParquetWriter(partial, batch.schema)
+            # Values do not repeat: dictionaries of them would take time and a third more room.
+            writer = writer or pq.ParquetWriter(partial, batch.schema, use_dictionary=False)
             writer.write_batch(batch)
         if writer is None:
             raise DataError(f"{path}: there are no images to embed")
         writer.close()
+
+
+def _row_groups(batches: Iterable[Embeddings]) -> Iterator[Embeddings]:
+    """The same rows, `ROWS` at a time, as small row groups are slow to read; each is valid until the next.
+
+    They are gathered in memory of their own: batches that were kept would break the heap into pieces.
+    """
+    group: list[NDArray[Any]] = []
+    filled = 0
+    for batch in batches:
+        columns: list[NDArray[Any]] = list(batch)
+        group = group or [np.empty((ROWS, *column.shape[1:]), column.dtype) for column in columns]
+        taken = 0
+        while taken < len(columns[0]):
+            count = min(ROWS - filled, len(columns[0]) - taken)
+            for rows, column in zip(group, columns, strict=True):
+                rows[filled : filled + count] = column[taken : taken + count]
+            taken, filled = taken + count, filled + count
+            if filled == ROWS:
+                yield group[0], group[1], group[2]
+                filled = 0
+    if filled:
+        yield group[0][:filled], group[1][:filled], group[2][:filled]
 
 
 def read_embeddings(path: str | Path) -> Embeddings:

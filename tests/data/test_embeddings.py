@@ -51,6 +51,17 @@ def test_the_columns(tmp_path: Path) -> None:
     assert schema.types[2].list_size == 4
 
 
+def test_row_groups_are_large_whatever_the_batches(tmp_path: Path) -> None:
+    written = batches(*[64] * 100, 1, 5000, 2)
+    path = tmp_path / "a.parquet"
+    write_embeddings(path, written)
+    metadata = pq.read_metadata(path)
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    assert rows == [4096, 4096, 64 * 100 + 1 + 5000 + 2 - 2 * 4096]
+    for column, read in enumerate(read_embeddings(path)):
+        assert np.array_equal(read, np.concatenate([batch[column] for batch in written]))
+
+
 def test_no_images_are_a_mistake(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     with pytest.raises(DataError, match=rf"^{path}: there are no images to embed$"):
