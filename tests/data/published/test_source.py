@@ -82,6 +82,14 @@ def test_rows_that_are_no_text(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "list.txt", "one two"))
 
 
+@pytest.mark.parametrize("text", ["", "a header\n", "a header\n\n \n"])
+def test_a_list_without_images(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text(text)
+    with pytest.raises(DataError, match=rf"^{file} lists no images: extract the data set again$"):
+        list(read_rows(file, "id path", ["*"]))
+
+
 def test_a_long_line_is_shortened(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("x" * 5000)
     with pytest.raises(DataError, match=r"list.txt, line 1: 'x{60}\.\.\.' is not 'one two'"):
