@@ -1,4 +1,4 @@
-"""Read the chosen data set and write its splits as memory-mapped Arrow stores."""
+"""Read the chosen data set and write its splits as Arrow files."""
 
 from __future__ import annotations
 
