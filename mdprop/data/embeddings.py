@@ -19,6 +19,7 @@ Embeddings = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """(ids [N], labels [N], embeddings [N, D])"""
 
 ROWS = 4096
+"""Of a row group; small ones are slow to read."""
 
 _NAMES = ["id", "label", "embedding"]
 
@@ -38,7 +39,7 @@ def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
         for ids, labels, values in _row_groups(in_order(batches)):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             batch = pa.record_batch([pa.array(ids), pa.array(labels), column], _NAMES)
-            # Values do not repeat: dictionaries of them would take time and a third more room.
+            # Values do not repeat: dictionaries of them would take time, and 1.4 times the room.
             writer = writer or pq.ParquetWriter(partial, batch.schema, use_dictionary=False)
             writer.write_batch(batch)
         if writer is None:
@@ -47,7 +48,7 @@ def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
 
 
 def _row_groups(batches: Iterable[Embeddings]) -> Iterator[Embeddings]:
-    """The same rows, `ROWS` at a time, as small row groups are slow to read; each is valid until the next.
+    """The same rows, `ROWS` at a time; each group is valid until the next.
 
     They are gathered in memory of their own: batches that were kept would break the heap into pieces.
     """

@@ -156,7 +156,7 @@ def _share(items: list[T], fraction: float, name: Callable[[T], str]) -> list[T]
     return [items[index] for index in sorted(kept)]
 
 
-def in_order(splits: Splits) -> Splits:
+def make_splits(splits: Splits) -> Splits:
     """The splits in the order of `SPLITS`, when retrieval can work with them.
 
     Raises `DataError` when a class is in two splits, when a class of "val" or "test" has no other

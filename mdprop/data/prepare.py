@@ -16,15 +16,7 @@ from typing import Any, TypeVar
 
 from PIL import Image, ImageFile
 
-from mdprop.data.entries import (
-    Classes,
-    Entry,
-    Splits,
-    entries_of,
-    hold_out,
-    in_order,
-    keep_fraction,
-)
+from mdprop.data.entries import Classes, Entry, Splits, entries_of, hold_out, keep_fraction, make_splits
 from mdprop.data.folder import read_folder
 from mdprop.data.images import encode, to_mode
 from mdprop.data.omniglot import read_omniglot
@@ -132,15 +124,15 @@ def read_splits(
         where the data set brings a "val" of its own.
     train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
     """
-    splits = read_raw(name, settings)
+    splits = read_classes(name, settings)
     if "val" not in splits:
         splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
     splits["train"] = keep_fraction(splits["train"], train_fraction, fraction_of)
-    return in_order(splits)
+    return make_splits(splits)
 
 
-def read_raw(name: str, settings: Any) -> Splits:
-    """The splits that a data set brings, by the reader that its settings name."""
+def read_classes(name: str, settings: Any) -> Splits:
+    """The classes of each split of a data set, by the reader that its settings name."""
     key = f"datasets.{name}"
     if settings.reader == "glyphs":
         from mdprop.data.glyphs import glyph_entries

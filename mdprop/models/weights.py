@@ -50,7 +50,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # on the pickle protocol
+                warnings.simplefilter("ignore", UserWarning)  # of a pickle protocol that torch does not write
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(

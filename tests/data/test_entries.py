@@ -14,8 +14,8 @@ from mdprop.data.entries import (
     entries_of,
     halve,
     hold_out,
-    in_order,
     keep_fraction,
+    make_splits,
 )
 from mdprop.errors import DataError
 
@@ -134,8 +134,8 @@ def test_a_fraction_of_something_else() -> None:
         keep_fraction(classes("a", "b"), 0.5, "pixels")
 
 
-def test_the_splits_are_in_order_and_so_are_their_classes() -> None:
-    splits = in_order({"test": classes("d", "c"), "val": {}, "train": classes("b", "a")})
+def test_the_splits_are_make_splits_and_so_are_their_classes() -> None:
+    splits = make_splits({"test": classes("d", "c"), "val": {}, "train": classes("b", "a")})
     assert [(split, [e.path for e in entries_of(found)]) for split, found in splits.items()] == [
         ("train", ["b/0", "b/1", "a/0", "a/1"]),
         ("val", []),
@@ -156,12 +156,12 @@ def test_the_splits_are_in_order_and_so_are_their_classes() -> None:
 )
 def test_splits_that_retrieval_cannot_use(train: Classes, val: Classes, test: Classes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        in_order({"train": train, "val": val, "test": test})
+        make_splits({"train": train, "val": val, "test": test})
 
 
 def test_queries_share_their_classes_with_the_gallery() -> None:
     single = classes("c", "d", images=1)
-    splits = in_order(
+    splits = make_splits(
         {"train": classes("a", "b"), "val": {}, "test": single, "gallery": {**single, **classes("e")}}
     )
     assert [e.class_name for e in entries_of(splits["gallery"])] == ["c", "d", "e", "e"]
@@ -176,4 +176,4 @@ def test_queries_share_their_classes_with_the_gallery() -> None:
 )
 def test_galleries_that_retrieval_cannot_use(gallery: Classes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        in_order({"train": classes("a", "b"), "val": {}, "test": classes("c", "d"), "gallery": gallery})
+        make_splits({"train": classes("a", "b"), "val": {}, "test": classes("c", "d"), "gallery": gallery})

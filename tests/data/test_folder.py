@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mdprop.data.entries import Classes, Entry, entries_of, in_order
+from mdprop.data.entries import Classes, Entry, entries_of, make_splits
 from mdprop.data.folder import read_folder
 from mdprop.errors import DataError
 
@@ -170,7 +170,7 @@ def test_a_class_in_two_splits(tmp_path: Path, make_classes: MakeClasses) -> Non
     with pytest.raises(
         DataError, match="class 'b' is in train and in test, but retrieval is tested on unseen"
     ):
-        in_order(read_folder(tmp_path))
+        make_splits(read_folder(tmp_path))
 
 
 def test_a_folder_that_cannot_be_listed(

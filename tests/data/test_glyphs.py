@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdprop.data.entries import entries_of, in_order
+from mdprop.data.entries import entries_of, make_splits
 from mdprop.data.glyphs import (
     LOOKALIKE,
     MIN_FACES,
@@ -70,7 +70,7 @@ def test_of_characters_with_one_shape_one_is_kept(group: str) -> None:
 
 
 def test_the_entries_of_each_split() -> None:
-    splits = in_order(glyph_entries(seed=0, images_per_class=16, difficulty=1.0, size=32))
+    splits = make_splits(glyph_entries(seed=0, images_per_class=16, difficulty=1.0, size=32))
     assert list(splits) == list(SPLITS)
     for split, classes in splits.items():
         assert [len(entries) for entries in classes.values()] == [16] * len(characters()[split])

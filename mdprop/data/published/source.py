@@ -153,12 +153,21 @@ def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str =
         if not os.path.isfile(os.path.join(base, path)):
             missing.append(path)
         yield Entry(class_name, path, source)
-    ordered = np.sort(hashes)
-    for shared in ordered[1:][ordered[1:] == ordered[:-1]]:
-        first, second = np.asarray(numbers)[np.asarray(hashes) == shared][:2]
+    if not np.diff(np.sort(hashes)).all():
+        first, second = _first_twice(numbers, hashes)
         raise DataError(f"{file}, {unit}s {first} and {second} list the same image: extract the file again")
     if missing:
         raise DataError(
             f"{len(missing):,} of the {len(numbers):,} images that {file} lists are missing, the first is "
             f"{os.path.join(base, missing[0])}: extract the images completely"
         )
+
+
+def _first_twice(numbers: Iterable[int], hashes: Iterable[int]) -> tuple[int, int]:
+    """The numbers of the first hash that comes again."""
+    seen: dict[int, int] = {}
+    return next(
+        (seen[value], number)
+        for number, value in zip(numbers, hashes, strict=True)
+        if seen.setdefault(value, number) != number
+    )

@@ -65,6 +65,15 @@ def test_an_image_listed_twice(tmp_path: Path) -> None:
         read_sop(tmp_path)
 
 
+def test_of_several_images_listed_twice_the_first_is_named(tmp_path: Path) -> None:
+    sop(tmp_path, [2, 2], [3, 3])
+    file = tmp_path / "Ebay_test.txt"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, lines[6], lines[2], lines[4], lines[6]]))
+    with pytest.raises(DataError, match=rf"^{file}, lines 7 and 8 list the same image: "):
+        read_sop(tmp_path)
+
+
 def test_a_missing_list(tmp_path: Path) -> None:
     sop(tmp_path, [2, 2], [2, 2])
     (tmp_path / "Ebay_test.txt").unlink()
