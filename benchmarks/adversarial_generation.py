@@ -19,11 +19,12 @@ from torch import Tensor
 from benchmarks.stores import noise_store
 from benchmarks.timing import alternate, benchmark_parser, median_ratio, print_conditions, throughput_table
 from mdprop.config import load_params
-from mdprop.data.transforms import test_transform
-from mdprop.embedding import BATCH_SIZE, store_batches
+from mdprop.data.loading.datasets import BATCH_SIZE, store_batches
+from mdprop.data.loading.transforms import test_transform
 from mdprop.models import Embedder, build_model
 from mdprop.robustness.generation import Threat, generate_set
-from mdprop.runtime import device, keep_memory
+from mdprop.runtime.hardware import device
+from mdprop.runtime.memory import keep_memory
 
 
 def main() -> None:

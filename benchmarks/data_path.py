@@ -31,10 +31,10 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.timing import alternate, benchmark_parser, markdown, median_ratio, print_conditions
 from mdprop.config import load_params
-from mdprop.data.datasets import TrainImages, train_loader
+from mdprop.data.loading.datasets import TrainImages, train_loader
+from mdprop.data.loading.transforms import to_float, train_transform
 from mdprop.data.prepare import prepare
-from mdprop.data.store import ImageStore
-from mdprop.data.transforms import to_float, train_transform
+from mdprop.data.stores.images import ImageStore
 
 WIDTH, HEIGHT, RESIZE, CROP, CLASSES = 500, 375, 256, 224, 4
 ENCODINGS = ("compressed", "raw")

@@ -15,10 +15,13 @@ from torch import Tensor
 
 from benchmarks.stores import noise_store
 from benchmarks.timing import alternate, benchmark_parser, median_ratio, print_conditions, throughput_table
-from mdprop.data.transforms import test_transform
-from mdprop.embedding import embed_images, extract_embeddings, store_batches
+from mdprop.data.loading.datasets import store_batches
+from mdprop.data.loading.transforms import test_transform
 from mdprop.models import Embedder, build_model
-from mdprop.runtime import device, keep_memory
+from mdprop.models.embedder import embed_images
+from mdprop.robustness.embedding import extract_embeddings
+from mdprop.runtime.hardware import device
+from mdprop.runtime.memory import keep_memory
 
 
 def main() -> None:

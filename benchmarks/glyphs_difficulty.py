@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from mdprop.config import load_params
-from mdprop.data.entries import entries_of
-from mdprop.data.glyphs import glyph_entries
+from mdprop.data.readers.entries import entries_of
+from mdprop.data.readers.glyphs import glyph_entries
 from mdprop.metrics import recall_at_k
 from mdprop.models import build_model
 

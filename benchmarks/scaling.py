@@ -27,19 +27,20 @@ from PIL import Image
 
 from benchmarks.retrieval import clustered
 from benchmarks.timing import alternate, benchmark_parser, markdown, print_conditions
-from mdprop.data.adversarial import write_adversarial
-from mdprop.data.embeddings import write_embeddings
+from mdprop.data.loading.datasets import store_batches
+from mdprop.data.loading.transforms import test_transform
 from mdprop.data.prepare import prepare
-from mdprop.data.store import ImageStore
-from mdprop.data.transforms import test_transform
-from mdprop.distributions import CLEAN, get_method
-from mdprop.embedding import extract_embeddings, store_batches
+from mdprop.data.stores.adversarial import write_adversarial
+from mdprop.data.stores.embeddings import write_embeddings
+from mdprop.data.stores.images import ImageStore
 from mdprop.losses import build_loss
+from mdprop.methods import CLEAN, get_method
 from mdprop.metrics import clustering_scores, embedding_density, retrieval_scores, spectral_decay
 from mdprop.models import build_model
+from mdprop.robustness.embedding import extract_embeddings
 from mdprop.robustness.evaluation import evaluate_sets
 from mdprop.robustness.generation import Threat, generate_set
-from mdprop.runtime import device
+from mdprop.runtime.hardware import device
 from mdprop.training.step import TrainingAttack, training_step
 
 TARGETS, STEPS = (1, 5, 20), (1, 2, 4)

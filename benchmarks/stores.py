@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mdprop.data.images import encode
-from mdprop.data.store import ImageStore, Row, write_store
+from mdprop.data.stores.images import ImageStore, Row, write_store
 
 
 def noise_store(path: Path, images: int, size: int, per_class: int = 4) -> ImageStore:

@@ -82,7 +82,7 @@ def print_conditions() -> None:
     """The machine, the versions, the commit and the command."""
     import torch
 
-    from mdprop.runtime import provenance
+    from mdprop.runtime.provenance import provenance
 
     made = provenance()
     device = "" if made["device"] == "cpu" else f", {made['device']}"

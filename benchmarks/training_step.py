@@ -36,8 +36,8 @@ from benchmarks.timing import (
     throughput_table,
 )
 from mdprop.attacks import in_pixels
-from mdprop.distributions import METHODS
 from mdprop.losses import build_loss
+from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model, place
 from mdprop.training import TrainingAttack, training_step
 from mdprop.training.step import Precision

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mdprop.distributions import CLEAN
+from mdprop.methods import CLEAN
 
 Routes = str | Mapping[str, int]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mdprop.errors import reports_errors
-from mdprop.processes import in_processes
+from mdprop.parallel.launch import in_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,18 +21,20 @@ def attack(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.distributions import goal_of
+    from mdprop.methods import goal_of
 
     p = load_params(params)
 
     from mdprop.attacks import in_pixels
-    from mdprop.data.adversarial import write_adversarial
-    from mdprop.data.store import ImageStore
-    from mdprop.data.transforms import test_transform
-    from mdprop.distributed import turns
+    from mdprop.data.loading.transforms import test_transform
+    from mdprop.data.stores.adversarial import write_adversarial
+    from mdprop.data.stores.images import ImageStore
     from mdprop.models import load_model
+    from mdprop.parallel.exchange import turns
     from mdprop.robustness.generation import Threat, generate_set, sample_rows
-    from mdprop.runtime import device, keep_memory, track
+    from mdprop.runtime.hardware import device
+    from mdprop.runtime.memory import keep_memory
+    from mdprop.runtime.progress import track
 
     keep_memory()
     data, adversary = p.active_dataset, p.adversary

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mdprop.errors import reports_errors
-from mdprop.processes import in_processes
+from mdprop.parallel.launch import in_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -24,14 +24,17 @@ def embed(
 
     p = load_params(params)
 
-    from mdprop.data.adversarial import read_adversarial
-    from mdprop.data.store import ImageStore
-    from mdprop.data.transforms import test_transform
-    from mdprop.distributed import turns
-    from mdprop.distributions import CLEAN, GALLERY
-    from mdprop.embedding import extract_embeddings, store_batches
+    from mdprop.data.loading.datasets import store_batches
+    from mdprop.data.loading.transforms import test_transform
+    from mdprop.data.stores.adversarial import read_adversarial
+    from mdprop.data.stores.images import ImageStore
+    from mdprop.methods import CLEAN, GALLERY
     from mdprop.models import load_model
-    from mdprop.runtime import device, keep_memory, track
+    from mdprop.parallel.exchange import turns
+    from mdprop.robustness.embedding import extract_embeddings
+    from mdprop.runtime.hardware import device
+    from mdprop.runtime.memory import keep_memory
+    from mdprop.runtime.progress import track
 
     keep_memory()
     run = Path("runs") / method / str(seed)

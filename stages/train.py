@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mdprop.errors import reports_errors
-from mdprop.processes import in_processes
+from mdprop.parallel.launch import in_processes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,7 +22,7 @@ def train(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.distributions import CLEAN, get_method
+    from mdprop.methods import CLEAN, get_method
 
     p = load_params(params)
     chosen = get_method(method)
@@ -30,14 +30,16 @@ def train(
     import torch
 
     from mdprop.attacks import in_pixels
-    from mdprop.data.datasets import TrainImages, train_loader
-    from mdprop.data.samplers import ClassBalancedSampler
-    from mdprop.data.store import ImageStore
-    from mdprop.data.transforms import test_transform, train_transform
+    from mdprop.data.loading.datasets import TrainImages, train_loader
+    from mdprop.data.loading.samplers import ClassBalancedSampler
+    from mdprop.data.loading.transforms import test_transform, train_transform
+    from mdprop.data.stores.images import ImageStore
     from mdprop.layers import reset_statistics
     from mdprop.losses import build_loss
     from mdprop.models import build_model, place, save_model
-    from mdprop.runtime import device, is_main, keep_memory, provenance, workers
+    from mdprop.runtime.hardware import device, is_main, workers
+    from mdprop.runtime.memory import keep_memory
+    from mdprop.runtime.provenance import provenance
     from mdprop.training import TrainingAttack, clean_rows, recall_at_1, recorded
     from mdprop.training import train as train_model
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from mdprop.data.store import ImageStore, Row, write_store
+from mdprop.data.stores.images import ImageStore, Row, write_store
 from mdprop.layers import convert_batchnorm
 from mdprop.models import Embedder
 from mdprop.models.conv4 import Conv4

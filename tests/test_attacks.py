@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from mdprop.attacks import Bound, choose_targets, feature_attack, in_pixels, target_rows
-from mdprop.distributions import TargetKind
+from mdprop.methods import TargetKind
 from tests.helpers import golden
 
 

@@ -19,11 +19,13 @@ from torch.testing import assert_close
 
 from mdprop import embedding
 from mdprop.data import transforms
-from mdprop.data.adversarial import read_adversarial, write_adversarial
-from mdprop.data.datasets import TrainImages, train_loader
-from mdprop.data.samplers import ClassBalancedSampler
-from mdprop.data.store import ImageStore
-from mdprop.distributed import (
+from mdprop.data.loading.datasets import TrainImages, store_batches, train_loader
+from mdprop.data.loading.samplers import ClassBalancedSampler
+from mdprop.data.stores.adversarial import read_adversarial, write_adversarial
+from mdprop.data.stores.images import ImageStore
+from mdprop.losses import build_loss
+from mdprop.methods import METHODS
+from mdprop.parallel.exchange import (
     from_main,
     gather_rows,
     in_order,
@@ -35,10 +37,8 @@ from mdprop.distributed import (
     widest,
     world_size,
 )
-from mdprop.distributions import METHODS
-from mdprop.embedding import extract_embeddings, store_batches
-from mdprop.losses import build_loss
 from mdprop.robustness import generation
+from mdprop.robustness.embedding import extract_embeddings
 from mdprop.robustness.generation import Threat, generate_set
 from mdprop.training import TrainingAttack, attack_batch, clean_rows, recall_at_1, train, training_step
 from tests.helpers import small_embedder, small_store

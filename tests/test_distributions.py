@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdprop.distributions import GOALS, METHODS, Distribution, Method, get_method, goal_of
 from mdprop.errors import ParameterError
+from mdprop.methods import GOALS, METHODS, Distribution, Method, get_method, goal_of
 
 methods = st.sampled_from(list(METHODS.values()))
 batch_sizes = st.integers(1, 300)

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 
 import mdprop
 from mdprop.config import load_params
-from mdprop.data.embeddings import write_embeddings
-from mdprop.distributions import METHODS
+from mdprop.data.stores.embeddings import write_embeddings
+from mdprop.methods import METHODS
 from mdprop.models import build_model, export_network, load_model, save_model
 from mdprop.robustness.evaluation import evaluate_sets
 from tests.helpers import randomize_norms

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from mdprop.errors import ParameterError
-from mdprop.processes import in_processes, processes
+from mdprop.parallel.launch import in_processes, processes
 from tests.helpers import PROJECT
 
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from mdprop.errors import ParameterError, reports_errors
-from mdprop.processes import in_processes
+from mdprop.parallel.launch import in_processes
 
 @in_processes
 def command():
-    from mdprop.distributed import from_main, rank, world_size
+    from mdprop.parallel.exchange import from_main, rank, world_size
     from mdprop.files import whole_file
 
     case, number = sys.argv[1], rank()

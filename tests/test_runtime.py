@@ -12,7 +12,10 @@ import torch
 import mdprop
 from mdprop import runtime
 from mdprop.errors import ParameterError
-from mdprop.runtime import device, is_main, keep_memory, provenance, track, trimmed, workers
+from mdprop.runtime.hardware import device, is_main, workers
+from mdprop.runtime.memory import keep_memory, trimmed
+from mdprop.runtime.progress import track
+from mdprop.runtime.provenance import provenance
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ KEPT = """
 import sys
 from pathlib import Path
 import torch
-from mdprop.runtime import keep_memory, trimmed
+from mdprop.runtime.memory import keep_memory, trimmed
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024

@@ -16,14 +16,22 @@ from typing import Any, TypeVar
 
 from PIL import Image, ImageFile
 
-from mdprop.data.entries import Classes, Entry, Splits, entries_of, hold_out, keep_fraction, make_splits
-from mdprop.data.folder import read_folder
+from mdprop.data import readers
 from mdprop.data.images import encode, to_mode
-from mdprop.data.omniglot import read_omniglot
-from mdprop.data.published import readers
-from mdprop.data.store import Row, write_store
+from mdprop.data.readers.entries import (
+    Classes,
+    Entry,
+    Splits,
+    entries_of,
+    hold_out,
+    keep_fraction,
+    make_splits,
+)
+from mdprop.data.readers.folder import read_folder
+from mdprop.data.readers.omniglot import read_omniglot
+from mdprop.data.stores.images import Row, write_store
 from mdprop.errors import DataError
-from mdprop.runtime import track
+from mdprop.runtime.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -135,7 +143,7 @@ def read_classes(name: str, settings: Any) -> Splits:
     """The classes of each split of a data set, by the reader that its settings name."""
     key = f"datasets.{name}"
     if settings.reader == "glyphs":
-        from mdprop.data.glyphs import glyph_entries
+        from mdprop.data.readers.glyphs import glyph_entries
 
         return glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
     if settings.reader == "folder":

@@ -99,3 +99,10 @@ class Embedder(nn.Module):
             f"model.backbone: a {type(self.network).__name__} does not pool one feature map [B, F, H, W]; "
             "choose conv4, a torchvision ResNet, efficientnet_lite0, or a ResNet or EfficientNet of timm"
         )
+
+
+@torch.no_grad()
+def embed_images(model: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """[B, C, H, W] in [0, 1] -> [B, D], on `device`, in the model's mode and routes."""
+    embeddings: Tensor = model(images.to(device, memory_format=torch.channels_last))
+    return embeddings

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mdprop.distributions import CLEAN
 from mdprop.errors import ModelError
 from mdprop.files import whole_file, write_files
 from mdprop.layers import extract_branch, multi_batchnorms
+from mdprop.methods import CLEAN
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
 from mdprop.models.layout import place

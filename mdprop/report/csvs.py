@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from mdprop.distributions import CLEAN, Goal
+from mdprop.methods import CLEAN, Goal
 from mdprop.report.aggregate import Stat, Summary
 from mdprop.report.tables import HEADLINE, compare, input_sets, value_of
 

@@ -13,8 +13,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from mdprop.distributions import GOALS
 from mdprop.errors import ResultError
+from mdprop.methods import GOALS
 from mdprop.report.aggregate import REMEDY, Summary
 from mdprop.report.csvs import Points, recall_points, robustness_points
 from mdprop.report.tables import GOAL_LABELS, UNIT_LABELS

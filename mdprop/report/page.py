@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from mdprop.distributions import CLEAN
+from mdprop.methods import CLEAN
 from mdprop.report.aggregate import Stat, Summary
 from mdprop.report.figures import Plot, recall_plots, training_plots
 from mdprop.report.tables import (

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mdprop.distributions import CLEAN, GOALS, Goal, goal_of
+from mdprop.methods import CLEAN, GOALS, Goal, goal_of
 from mdprop.report.aggregate import Stat, Summary
 
 STANDARD = "standard"

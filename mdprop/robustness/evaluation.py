@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdprop.data.embeddings import read_embeddings
-from mdprop.distributions import CLEAN, GALLERY
+from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.errors import ResultError
+from mdprop.methods import CLEAN, GALLERY
 from mdprop.metrics import (
     clustering_scores,
     embedding_density,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from mdprop.attacks import Bound, feature_attack, target_rows
-from mdprop.data.adversarial import Batch
-from mdprop.data.arrow import ALL
-from mdprop.data.datasets import load_images, row_batches
-from mdprop.data.store import ImageStore
-from mdprop.distributions import Goal, TargetKind
-from mdprop.embedding import BATCH_SIZE, embed_images
-from mdprop.runtime import trimmed
+from mdprop.data.loading.datasets import BATCH_SIZE, load_images, row_batches
+from mdprop.data.stores.images import Batch
+from mdprop.data.stores.arrow import ALL
+from mdprop.data.stores.images import ImageStore
+from mdprop.methods import Goal, TargetKind
+from mdprop.models.embedder import embed_images
+from mdprop.runtime.memory import trimmed
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Training: the step and the loop around it."""
 
+from mdprop.parallel.rows import clean_rows
 from mdprop.training.loop import train
 from mdprop.training.records import recorded
-from mdprop.training.shares import clean_rows
 from mdprop.training.step import TrainingAttack, attack_batch, training_step
 from mdprop.training.validation import recall_at_1
 

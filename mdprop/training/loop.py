@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mdprop.data.samplers import ClassBalancedSampler
-from mdprop.data.transforms import to_float
-from mdprop.distributed import share_gradients
-from mdprop.distributions import Method
+from mdprop.data.loading.samplers import ClassBalancedSampler
+from mdprop.data.loading.transforms import to_float
+from mdprop.methods import Method
 from mdprop.models import Embedder, parameter_groups
-from mdprop.runtime import track
+from mdprop.parallel.exchange import share_gradients
+from mdprop.runtime.progress import track
 from mdprop.training.step import Precision, TrainingAttack, training_step
 
 

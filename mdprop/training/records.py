@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from mdprop.runtime import is_main
+from mdprop.runtime.hardware import is_main
 
 Record = Callable[[int, Mapping[str, float]], None]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mdprop.attacks import Bound, feature_attack, target_rows
-from mdprop.distributed import synchronized, widest, world_size
-from mdprop.distributions import Distribution, Method, TargetKind
 from mdprop.layers import route
 from mdprop.losses import S2SDLoss
+from mdprop.methods import Distribution, Method, TargetKind
 from mdprop.models import Embedder
-from mdprop.training.shares import attacked_share, batch_share
+from mdprop.parallel.exchange import synchronized, widest, world_size
+from mdprop.parallel.rows import attacked_share, batch_share
 
 Precision = Literal["float32", "bfloat16"]
 """What the network computes in."""

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from mdprop.data.store import ImageStore
-from mdprop.distributed import from_main, in_order, rank, send, turns
-from mdprop.embedding import embed_images, store_batches
+from mdprop.data.loading.datasets import store_batches
+from mdprop.data.stores.images import ImageStore
 from mdprop.metrics import recall_at_k
+from mdprop.models.embedder import embed_images
+from mdprop.parallel.exchange import from_main, in_order, rank, send, turns
 
 
 def recall_at_1(model: nn.Module, store: ImageStore, transform: v2.Transform, device: torch.device) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdprop.data.adversarial import (
+from mdprop.data.stores.adversarial import (
     Batch,
     attack_settings,
     read_adversarial,

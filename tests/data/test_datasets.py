@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mdprop.data import transforms
-from mdprop.data.datasets import TrainImages, load_images, row_batches, train_loader
-from mdprop.data.samplers import ClassBalancedSampler
-from mdprop.data.store import ImageStore
-from mdprop.data.transforms import apply_seeded, to_float, train_transform
+from mdprop.data.loading.datasets import TrainImages, load_images, row_batches, train_loader
+from mdprop.data.loading.samplers import ClassBalancedSampler
+from mdprop.data.loading.transforms import apply_seeded, to_float, train_transform
+from mdprop.data.stores.images import ImageStore
 from tests.helpers import small_store
 
 

@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdprop.data import archives, download
-from mdprop.data.archives import extract
-from mdprop.data.download import obtain
+from mdprop.data.readers.archives import extract
+from mdprop.data.readers.download import obtain
 from mdprop.errors import DataError
 
 FILES = {

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mdprop.data.embeddings import Embeddings, read_embeddings, write_embeddings
+from mdprop.data.stores.embeddings import Embeddings, read_embeddings, write_embeddings
 from mdprop.errors import DataError
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdprop.data.entries import (
+from mdprop.data.readers.entries import (
     Classes,
     Entry,
     by_class,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mdprop.data.entries import Classes, Entry, entries_of, make_splits
-from mdprop.data.folder import read_folder
+from mdprop.data.readers.entries import Classes, Entry, entries_of, make_splits
+from mdprop.data.readers.folder import read_folder
 from mdprop.errors import DataError
 
 MakeClasses = Callable[..., None]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdprop.data.entries import entries_of, make_splits
-from mdprop.data.glyphs import (
+from mdprop.data.readers.entries import entries_of, make_splits
+from mdprop.data.readers.glyphs import (
     LOOKALIKE,
     MIN_FACES,
     SCRIPTS,

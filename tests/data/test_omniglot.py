@@ -7,7 +7,7 @@ from urllib.error import URLError
 import pytest
 import torchvision.datasets
 
-from mdprop.data.omniglot import read_omniglot
+from mdprop.data.readers.omniglot import read_omniglot
 from mdprop.errors import DataError
 
 MakeClasses = Callable[..., None]

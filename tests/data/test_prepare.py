@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-import mdprop.data.glyphs
 import mdprop.data.prepare
+import mdprop.data.readers.glyphs
 from mdprop.config.schema import READERS, ImageSettings
-from mdprop.data.entries import Entry
 from mdprop.data.images import decode
 from mdprop.data.prepare import READER_KEYS, encode_entry, prepare
-from mdprop.data.store import ImageStore
+from mdprop.data.readers.entries import Entry
+from mdprop.data.stores.images import ImageStore
 from mdprop.errors import DataError
 from tests.data.published import trees
 
@@ -256,7 +256,7 @@ def test_an_elongated_image_is_refused(tmp_path: Path, root: Path) -> None:
 def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"train": "AB", "val": "ΔΛ", "test": "ԱԲ"}
     characters = {split: [("SCRIPT", char) for char in few[split]] for split in few}
-    monkeypatch.setattr(mdprop.data.glyphs, "characters", lambda: characters)
+    monkeypatch.setattr(mdprop.data.readers.glyphs, "characters", lambda: characters)
     drawing = {"reader": "glyphs", "seed": 3, "images_per_class": 2, "difficulty": 1.0}
     settings = SimpleNamespace(**drawing, mode="RGB", resize=16, encoding="compressed")
     manifest = prepare("glyphs", settings, tmp_path / "out")
@@ -265,7 +265,7 @@ def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "val": 4,
         "test": 4,
     }
-    drawn = np.asarray(mdprop.data.glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
+    drawn = np.asarray(mdprop.data.readers.glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
     stored = shown(ImageStore(tmp_path / "out" / "test.arrow").image(1))
     np.testing.assert_array_equal(stored, np.stack([drawn] * 3, -1))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdprop.data.samplers import ClassBalancedSampler
+from mdprop.data.loading.samplers import ClassBalancedSampler
 from mdprop.errors import ParameterError
 
 LABELS = [9, 4, 4, 7, 9, 7, 4, 9, 7, 4, 4, 2, 2, 2, 9, 2]

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import mdprop.data.store
+import mdprop.data.stores.images
 from mdprop.data.images import encode
-from mdprop.data.store import ImageStore, Row, write_store
+from mdprop.data.stores.images import ImageStore, Row, write_store
 from mdprop.errors import DataError
 
 
@@ -72,7 +72,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "value"), [("BATCH_BYTES", 200), ("BATCH_ROWS", 3)])
 def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
-    monkeypatch.setattr(mdprop.data.store, limit, value)
+    monkeypatch.setattr(mdprop.data.stores.images, limit, value)
     write_store(tmp_path / "a.arrow", rows(10), "L")
     with pa.memory_map(str(tmp_path / "a.arrow")) as source:
         reader = pa.ipc.open_file(source)
@@ -83,7 +83,7 @@ def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, li
 
 
 def test_rows_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdprop.data.store, "BATCH_ROWS", 10)
+    monkeypatch.setattr(mdprop.data.stores.images, "BATCH_ROWS", 10)
     held = pa.total_allocated_bytes()
     most = 0
 
@@ -177,7 +177,7 @@ def test_a_folder_is_no_store(tmp_path: Path) -> None:
         ImageStore(tmp_path)
 
 
-@pytest.mark.parametrize("schema", [mdprop.data.store.SCHEMA, pa.schema({"x": pa.int64()}, {"mode": "L"})])
+@pytest.mark.parametrize("schema", [store.SCHEMA, pa.schema({"x": pa.int64()}, {"mode": "L"})])
 def test_another_arrow_file_is_no_store(tmp_path: Path, schema: pa.Schema) -> None:
     path = tmp_path / "a.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema):

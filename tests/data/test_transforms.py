@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from mdprop.data import transforms
-from mdprop.data.transforms import apply_seeded, to_float, train_transform
+from mdprop.data.loading.transforms import apply_seeded, to_float, train_transform
 
 
 def image(width: int = 24, height: int = 20, channels: int = 1, seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdprop.data.embeddings import read_embeddings
+from mdprop.data.stores.embeddings import read_embeddings
 from tests.pipeline.conftest import ROOT, set_params
 
 STAGES = ("prepare", "train", "attack", "embed", "evaluate", "report")

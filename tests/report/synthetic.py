@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdprop.distributions import CLEAN, goal_of
+from mdprop.methods import CLEAN, goal_of
 
 METHODS = ("standard", "at", "advprop", "mdprop")
 KS = (1, 2, 4, 8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mdprop.data.embeddings import write_embeddings
+from mdprop.data.stores.embeddings import write_embeddings
 from mdprop.errors import DataError, ResultError
 from mdprop.metrics import clustering_scores, embedding_density, mean_average_precision, spectral_decay
 from mdprop.robustness.evaluation import evaluate_sets

@@ -11,9 +11,9 @@ from torch.testing import assert_close
 
 from mdprop.attacks import feature_attack
 from mdprop.data import transforms
-from mdprop.data.store import ImageStore
-from mdprop.distributions import GOALS, Goal
+from mdprop.data.stores.images import ImageStore
 from mdprop.layers import extract_branch, multi_batchnorms, route
+from mdprop.methods import GOALS, Goal
 from mdprop.robustness import generation
 from mdprop.robustness.generation import Threat, generate_set, sample_rows
 from tests.helpers import small_embedder, small_store

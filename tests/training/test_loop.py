@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mdprop.data.datasets import TrainImages, train_loader
-from mdprop.data.samplers import ClassBalancedSampler
-from mdprop.data.store import ImageStore
-from mdprop.data.transforms import train_transform
-from mdprop.distributions import METHODS
+from mdprop.data.loading.datasets import TrainImages, train_loader
+from mdprop.data.loading.samplers import ClassBalancedSampler
+from mdprop.data.loading.transforms import train_transform
+from mdprop.data.stores.images import ImageStore
 from mdprop.losses import MultiSimilarityLoss
+from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model
 from mdprop.training import TrainingAttack, train
 from tests.helpers import small_store

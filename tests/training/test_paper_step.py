@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdprop.attacks import in_pixels
-from mdprop.distributions import METHODS
 from mdprop.layers import extract_branch, route
 from mdprop.losses import build_loss
+from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model
 from mdprop.presets import read_presets
 from mdprop.training import TrainingAttack, attack_batch, training_step

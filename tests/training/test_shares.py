@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mdprop.distributions import METHODS
 from mdprop.errors import ParameterError
+from mdprop.methods import METHODS
+from mdprop.parallel.rows import attacked_share, batch_share
 from mdprop.training import clean_rows, shares
-from mdprop.training.shares import attacked_share, batch_share
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mdprop.attacks import Bound, choose_targets, target_rows
-from mdprop.distributions import METHODS, Distribution, Method, TargetKind
 from mdprop.layers import MultiBatchNorm2d, extract_branch, multi_batchnorms, route
 from mdprop.losses import MultiSimilarityLoss, S2SDLoss
+from mdprop.methods import METHODS, Distribution, Method, TargetKind
 from mdprop.models import Embedder
 from mdprop.training import TrainingAttack, attack_batch, training_step
 from tests.helpers import small_embedder

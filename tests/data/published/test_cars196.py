@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mdprop.data.published.cars196 import read_cars196
-from mdprop.data.published.readers import read_published
+from mdprop.data.readers import read_published
+from mdprop.data.readers.cars196 import read_cars196
 from mdprop.errors import DataError
 from tests.data.published.trees import car, cars_annotated, cars_in_folders, place, spread
 

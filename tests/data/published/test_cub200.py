@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mdprop.data.published.cub200 import read_cub200
-from mdprop.data.published.readers import read_published
+from mdprop.data.readers import read_published
+from mdprop.data.readers.cub200 import read_cub200
 from mdprop.errors import DataError
 from tests.data.published.trees import cub200, spread
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mdprop.data.published.inshop import read_inshop
-from mdprop.data.published.readers import read_published
+from mdprop.data.readers import read_published
+from mdprop.data.readers.inshop import read_inshop
 from mdprop.errors import DataError
 from tests.data.published.trees import inshop, spread
 

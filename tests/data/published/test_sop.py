@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mdprop.data.published.readers import read_published
-from mdprop.data.published.sop import read_sop
+from mdprop.data.readers import read_published
+from mdprop.data.readers.sop import read_sop
 from mdprop.errors import DataError
 from tests.data.published.trees import sop, spread
 

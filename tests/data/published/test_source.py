@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mdprop.data.published import source
-from mdprop.data.published.cub200 import CUB200
-from mdprop.data.published.readers import READERS, read_published
-from mdprop.data.published.source import read_rows
+from mdprop.data.readers import READERS, read_published, source
+from mdprop.data.readers.cub200 import CUB200
+from mdprop.data.readers.source import read_rows
 from mdprop.errors import DataError
 from tests.data.published.trees import cub200
 

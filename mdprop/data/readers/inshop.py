@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Splits, by_class
-from mdprop.data.published.source import (
+from mdprop.data.readers.entries import Splits, by_class
+from mdprop.data.readers.source import (
     Counts,
     Listed,
     Published,

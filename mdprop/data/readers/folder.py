@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Entry, Splits, as_text, by_class, halve, images_below
+from mdprop.data.readers.entries import Classes, Entry, Splits, as_text, by_class, halve, images_below
 from mdprop.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")

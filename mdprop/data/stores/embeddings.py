@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mdprop.distributed import in_order, rank, send
 from mdprop.errors import DataError
 from mdprop.files import whole_file
+from mdprop.parallel.exchange import in_order, rank, send
 
 Embeddings = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """(ids [N], labels [N], embeddings [N, D])"""

@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mdprop.data.arrow import ArrowFile
 from mdprop.data.images import decode
+from mdprop.data.stores.arrow import ArrowFile
 from mdprop.errors import DataError
 from mdprop.files import whole_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Batch = tuple["Tensor", "Tensor", "Tensor"]
+"""(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
 
 SCHEMA = pa.schema(
     [

@@ -7,8 +7,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from mdprop.data.entries import Classes, Splits, by_class
-from mdprop.data.folder import class_entries, class_folders, existing_root, is_absent, read_folder
+from mdprop.data.readers.entries import Classes, Splits, by_class
+from mdprop.data.readers.folder import class_entries, class_folders, existing_root, is_absent, read_folder
 from mdprop.errors import DataError, one_line
 
 TRAIN, TEST = "images_background", "images_evaluation"

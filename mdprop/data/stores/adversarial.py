@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
-from mdprop.data.arrow import ALL, ArrowFile
-from mdprop.distributed import in_order, rank, send
+from mdprop.data.stores.arrow import ALL, ArrowFile
+from mdprop.data.stores.images import Batch
 from mdprop.errors import DataError
 from mdprop.files import whole_file
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
+from mdprop.parallel.exchange import in_order, rank, send
 
 
 def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict[str, Any]) -> None:

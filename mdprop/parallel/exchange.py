@@ -1,6 +1,6 @@
 """What the processes of one stage tell each other; a process that is alone has nothing to tell.
 
-`mdprop.processes` starts them and makes the process group that is used here.
+`mdprop.parallel.launch` starts them and makes the process group that is used here.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _join(store: Store, rank: int, world_size: int) -> None:
     import torch
     from torch import distributed
 
-    from mdprop.runtime import device
+    from mdprop.runtime.hardware import device
 
     place = device()
     if place.type == "cuda":

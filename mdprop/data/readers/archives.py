@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from mdprop.errors import DataError, one_line
-from mdprop.runtime import track
+from mdprop.runtime.progress import track
 
 MIB = 2**20
 KINDS_IN_ZIP = (0, stat.S_IFREG, stat.S_IFDIR)  # 0: made on a system without such kinds

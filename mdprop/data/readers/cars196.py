@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mdprop.data.entries import Splits, as_text, by_class, halve
-from mdprop.data.folder import class_folders, image_entries
-from mdprop.data.published.source import Counts, Listed, Published, first_folder_with, listed_entries
+from mdprop.data.readers.entries import Splits, as_text, by_class, halve
+from mdprop.data.readers.folder import class_folders, image_entries
+from mdprop.data.readers.source import Counts, Listed, Published, first_folder_with, listed_entries
 from mdprop.errors import DataError, one_line
 
 ANNOTATIONS = "cars_annos.mat"

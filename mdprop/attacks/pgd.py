@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mdprop.distributions import TargetKind
+from mdprop.methods import TargetKind
 
 Bound = float | Tensor
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mdprop.data.entries import Splits
-from mdprop.data.published.cars196 import CARS196, read_cars196
-from mdprop.data.published.cub200 import CUB200, read_cub200
-from mdprop.data.published.inshop import INSHOP, read_inshop
-from mdprop.data.published.sop import SOP, read_sop
-from mdprop.data.published.source import Published, check_counts, published_root
+from mdprop.data.readers.cars196 import CARS196, read_cars196
+from mdprop.data.readers.cub200 import CUB200, read_cub200
+from mdprop.data.readers.entries import Splits
+from mdprop.data.readers.inshop import INSHOP, read_inshop
+from mdprop.data.readers.sop import SOP, read_sop
+from mdprop.data.readers.source import Published, check_counts, published_root
 
 READERS: dict[str, tuple[Published, Callable[[Path], Splits]]] = {
     "cub200": (CUB200, read_cub200),

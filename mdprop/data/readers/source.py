@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdprop.data.download import obtain
-from mdprop.data.entries import Entry, Splits, images_below
-from mdprop.data.folder import existing_root, is_absent
+from mdprop.data.readers.download import obtain
+from mdprop.data.readers.entries import Entry, Splits, images_below
+from mdprop.data.readers.folder import existing_root, is_absent
 from mdprop.errors import DataError
 
 

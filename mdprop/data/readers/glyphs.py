@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mdprop.data.entries import Entry, Splits, by_class
+from mdprop.data.readers.entries import Entry, Splits, by_class
 
 SCRIPTS = {
     "train": ("LATIN", "CYRILLIC"),

@@ -9,9 +9,9 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from mdprop.distributed import gather_rows, rank, world_size
-from mdprop.distributions import CLEAN, Method
 from mdprop.errors import ParameterError
+from mdprop.methods import CLEAN, Method
+from mdprop.parallel.exchange import gather_rows, rank, world_size
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mdprop.data.entries import Splits, as_text, by_class, halve
-from mdprop.data.folder import class_folders, image_entries
-from mdprop.data.published.source import (
+from mdprop.data.readers.entries import Splits, as_text, by_class, halve
+from mdprop.data.readers.folder import class_folders, image_entries
+from mdprop.data.readers.source import (
     Archive,
     Counts,
     Listed,

@@ -11,8 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from mdprop.data.store import ImageStore
-from mdprop.data.transforms import apply_seeded, to_float
+from mdprop.data.loading.transforms import apply_seeded, to_float
+from mdprop.data.stores.arrow import ALL
+from mdprop.data.stores.images import Batch, ImageStore
+
+BATCH_SIZE = 64
+"""Of test images."""
 
 
 class TrainImages(Dataset[tuple[Tensor, int]]):
@@ -57,3 +61,11 @@ def row_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]
     """`rows` in consecutive pieces of `batch_size` or fewer."""
     for start in range(0, len(rows), batch_size):
         yield rows[start : start + batch_size]
+
+
+def store_batches(store: ImageStore, transform: v2.Transform, turns: slice = ALL) -> Iterator[Batch]:
+    """All images of a store, in order, as (ids, labels, images); of the batches those of `turns`."""
+    for rows in list(row_batches(range(len(store)), BATCH_SIZE))[turns]:
+        here = slice(rows[0], rows[-1] + 1)
+        ids, labels = torch.from_numpy(store.ids[here]), torch.from_numpy(store.labels[here])
+        yield ids, labels, load_images(store, rows, transform)

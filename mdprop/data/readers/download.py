@@ -11,9 +11,9 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from mdprop.data.archives import MIB, extract, file_errors, refuse_occupied
+from mdprop.data.readers.archives import MIB, extract, file_errors, refuse_occupied
 from mdprop.errors import DataError, one_line
-from mdprop.runtime import track
+from mdprop.runtime.progress import track
 
 TIMEOUT = 60.0  # seconds without a byte
 

@@ -1,0 +1,1 @@
+"""Prepared images for PyTorch."""

@@ -1,0 +1,1 @@
+"""What a stage runs on, and what it says meanwhile."""
