@@ -1,3 +1,5 @@
-"""Programs that answer one question of speed each: `python -m benchmarks.<name>`, from the root."""
+"""Programs that time the library and print ratios; run as python -m benchmarks.<name>."""
 
-import stages  # noqa: F401  the stages' settings of threads and memory, so that the numbers are those of `dvc repro`
+from mdprop.runtime.entrance import tune_libraries
+
+tune_libraries()  # as in a stage, before torch is loaded

@@ -2,9 +2,10 @@
 
     python -m benchmarks.adversarial_generation
 
-Ours is `generate_set` whole: decoding the images and their targets, embedding the targets, start noise,
-steps. The floor is the model alone on images in memory: per step of the attack a forward and a gradient
-of the images. The targets' forwards (T of them for one image of a multi-targeted set) are timed apart.
+Ours is `Adversary` whole: decoding the images and their targets, embedding the targets, start noise,
+steps, and the forward that measures what was reached. The floor is the model alone on images in
+memory: per step of the attack a forward and a gradient of the images. The targets' forwards (T of them
+for one image of a multi-targeted set) are timed apart.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.stores import noise_store
 from benchmarks.timing import alternate, benchmark_parser, median_ratio, print_conditions, throughput_table
+from mdprop.attacks import Threat
 from mdprop.config import load_params
 from mdprop.data.loading.datasets import BATCH_SIZE, store_batches
 from mdprop.data.loading.transforms import test_transform
 from mdprop.models import Embedder, build_model
-from mdprop.robustness.generation import Threat, generate_set
+from mdprop.robustness.generation import Adversary
 from mdprop.runtime.hardware import device
 from mdprop.runtime.memory import keep_memory
 
@@ -40,18 +41,20 @@ def main() -> None:
     print_conditions()
     keep_memory()
     model = build_model(args.backbone, 128).eval().to(device()).to(memory_format=torch.channels_last)
-    threat = Threat(args.goal, 0.05, args.steps, adversary.step_ratio, args.targets)
+    threat = Threat(goal=args.goal, epsilon=0.05, steps=args.steps, step_ratio=0.4, targets=args.targets)
     transform = test_transform(args.size, args.size)
     with tempfile.TemporaryDirectory() as scratch:
         store = noise_store(Path(scratch) / "test.arrow", args.images, args.size)
         batches = [images.to(device()) for _, _, images in store_batches(store, transform)]
         batches = [images.contiguous(memory_format=torch.channels_last) for images in batches]
-        rows = np.arange(len(store))
         aims = args.targets if args.goal == "multi_target" else 1
+        threats = {"set": threat}
         names = f"ours, {args.goal}", f"{args.steps} x (forward + gradient)", f"{aims} x targets' forward"
         seconds = alternate(
             {
-                names[0]: lambda: list(generate_set(model, store, rows, transform, threat, 0, device())),
+                names[0]: lambda: list(
+                    Adversary(model, store, transform, {"set": threat}, 0, 0).attack("set")
+                ),
                 names[1]: lambda: [_steps(model, images, args.steps) for images in batches],
                 names[2]: lambda: [_forwards(model, images, aims) for images in batches],
             },

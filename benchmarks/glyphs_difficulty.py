@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from mdprop.config import load_params
+from mdprop.data.readers import glyphs as reader
 from mdprop.data.readers.entries import entries_of
-from mdprop.data.readers.glyphs import glyph_entries
 from mdprop.metrics import recall_at_k
 from mdprop.models import build_model
 
@@ -23,8 +23,8 @@ SEEDS = 5
 def main() -> None:
     params = load_params()
     glyphs = params.datasets["glyphs"]
-    assert glyphs.reader == "glyphs"
-    splits = glyph_entries(glyphs.seed, glyphs.images_per_class, glyphs.difficulty, glyphs.resize)
+    assert isinstance(glyphs, reader.Settings)
+    splits = reader.read(glyphs, "datasets.glyphs")
     for split in ("val", "test"):
         entries = list(entries_of(splits[split]))
         names = sorted({entry.class_name for entry in entries})

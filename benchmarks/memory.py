@@ -119,7 +119,12 @@ def write_params(path: Path, encoding: str) -> None:
         "resize": RESIZE,
         "image_size": CROP,
     }
-    params["adversary"] |= {"queries": 0, "steps": 1, "targets": 2, "sets": {SET: 0.05}}
+    params["adversary"] |= {
+        "queries": 0,
+        "steps": 1,
+        "targets": 2,
+        "sets": {SET: {"goal": "multi_target", "epsilon": 0.05}},
+    }
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
 

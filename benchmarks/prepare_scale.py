@@ -18,12 +18,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from mdprop.data.prepare import prepare
+from mdprop.data.readers import sop
 
 IMAGES, PRODUCTS = 120_053, 22_634
 LINKS = 10_000  # to one file; some file systems allow few more than 60,000
@@ -49,8 +49,19 @@ def main() -> None:
 
 def measure(folder: str) -> tuple[float, float]:
     """Seconds of `prepare`, and the peak of this process's memory in MiB."""
-    read = {"reader": "sop", "root": f"{folder}/raw", "check_counts": False}
-    settings = SimpleNamespace(**read, mode="RGB", resize=32, encoding="compressed")
+    settings = sop.Settings(
+        reader="sop",
+        root=f"{folder}/raw",
+        check_counts=False,
+        mode="RGB",
+        resize=32,
+        encoding="compressed",
+        image_size=28,
+        crop_scale=(0.5, 1.0),
+        flip=True,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
     start = time.perf_counter()
     prepare("sop", settings, Path(folder) / "out")
     seconds = time.perf_counter() - start

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
 from benchmarks.timing import alternate, benchmark_parser, median_ratio, print_conditions, throughput_table
-from mdprop.metrics import retrieval_scores
+from mdprop.metrics import Retrieval, retrieve
 
 Vectors = NDArray[np.float32]
 KS = [1, 10, 100, 1000]
@@ -74,14 +74,14 @@ def _exact(vectors: Vectors, labels: NDArray[np.int64], args: argparse.Namespace
     ks = [k for k in KS if k <= depth]
 
     def ours() -> None:
-        scores.update(retrieval_scores(vectors, labels, ks, ["R", depth]))
+        found.append(retrieve(vectors, labels, ks, ["R", depth]))
 
-    scores: dict[str, float] = {}
+    found: list[Retrieval] = []
     bare = f"FAISS alone, {depth} neighbours"
     functions = {"ours, all metrics": ours, bare: lambda: _bare(vectors, vectors, depth)}
     seconds = alternate({**functions, "matrix product": lambda: _product(vectors)}, args.repeats, warmups=0)
     print(throughput_table(seconds, len(vectors)) + "\n")
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()) + "\n")
+    print(_scores(found[-1], ks) + "\n")
 
     few, few_labels = clustered(min(args.peer, len(vectors)), args.dimension, args.noise)
     few_depth = min(depth, len(few) - 1)
@@ -92,7 +92,7 @@ def _exact(vectors: Vectors, labels: NDArray[np.int64], args: argparse.Namespace
     )
     few_seconds = alternate(
         {
-            f"ours, {len(few)} rows": lambda: retrieval_scores(few, few_labels, [1], ["R", few_depth]),
+            f"ours, {len(few)} rows": lambda: retrieve(few, few_labels, [1], ["R", few_depth]),
             f"pytorch-metric-learning, {len(few)} rows": lambda: peer.get_accuracy(
                 torch.from_numpy(few), torch.from_numpy(few_labels)
             ),
@@ -117,9 +117,7 @@ def _approximate(vectors: Vectors, labels: NDArray[np.int64], args: argparse.Nam
         "gallery_ids": np.arange(len(labels)),
     }
     start = time.perf_counter()
-    scores = retrieval_scores(
-        vectors[rows], labels[rows], ks, ["R"], **given, ids=rows, exact_limit=args.exact_limit
-    )
+    found = retrieve(vectors[rows], labels[rows], ks, ["R"], **given, ids=rows, exact_limit=args.exact_limit)
     ours = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     few = vectors[rows[: max(1, args.queries // 10)]]
@@ -128,9 +126,15 @@ def _approximate(vectors: Vectors, labels: NDArray[np.int64], args: argparse.Nam
     alone = (time.perf_counter() - start) * len(rows) / len(few)
     names = f"ours, {depth} neighbours: index, control, search", "FAISS alone, exactly, from a tenth"
     print(throughput_table({names[0]: [ours], names[1]: [alone]}, len(rows)) + "\n")
-    print(", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    print(_scores(found, ks))
     print(f"peak memory {memory:.2f} GiB, of which the vectors {vectors.nbytes / 2**30:.2f}\n")
     print(f"exact search / ours: {median_ratio([alone], [ours])}")
+
+
+def _scores(found: Retrieval, ks: list[int]) -> str:
+    scores = {f"recall_at_{k}": found.recall(k) for k in ks}
+    scores |= {f"map_at_{str(depth).lower()}": found.mean_precision(depth) for depth in found.precision}
+    return ", ".join(f"{name} {value:.4f}" for name, value in {**scores, **found.gaps}.items())
 
 
 def _bare(queries: Vectors, gallery: Vectors, depth: int) -> None:

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,21 +26,27 @@ from PIL import Image
 
 from benchmarks.retrieval import clustered
 from benchmarks.timing import alternate, benchmark_parser, markdown, print_conditions
+from mdprop.attacks import Threat
+from mdprop.branches import CLEAN
+from mdprop.config import load_params
+from mdprop.config.schema import EvaluateSettings
 from mdprop.data.loading.datasets import store_batches
 from mdprop.data.loading.transforms import test_transform
 from mdprop.data.prepare import prepare
+from mdprop.data.readers import folder as folder_reader
 from mdprop.data.stores.adversarial import write_adversarial
 from mdprop.data.stores.embeddings import write_embeddings
 from mdprop.data.stores.images import ImageStore
 from mdprop.losses import build_loss
-from mdprop.methods import CLEAN, get_method
-from mdprop.metrics import clustering_scores, embedding_density, retrieval_scores, spectral_decay
+from mdprop.methods import get_method
+from mdprop.metrics import clustering_scores, embedding_density, retrieve, spectral_decay
 from mdprop.models import build_model
 from mdprop.robustness.embedding import extract_embeddings
-from mdprop.robustness.evaluation import evaluate_sets
-from mdprop.robustness.generation import Threat, generate_set
+from mdprop.robustness.evaluation import evaluate_run
+from mdprop.robustness.generation import Adversary
+from mdprop.runs import Run
 from mdprop.runtime.hardware import device
-from mdprop.training.step import TrainingAttack, training_step
+from mdprop.training import training_step
 
 TARGETS, STEPS = (1, 5, 20), (1, 2, 4)
 METHODS = ("standard", "advprop", "mdprop", "mdprop_unadv")
@@ -99,7 +104,7 @@ def training(method: str, batch: int, targets: int, steps: int) -> Callable[[], 
     model = build_model("conv4", DIM, branches=chosen.branches, mean=[0.5], std=[0.25])
     loss = build_loss("multi_similarity", {}, embedding_dim=DIM, num_classes=2, feature_dim=1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
-    attack = TrainingAttack(targets, "other_class", epsilon=0.04, steps=steps, start_noise=0.005)
+    attack = load_params().attack.model_copy(update={"targets": targets, "steps": steps})
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 1, PIXELS, PIXELS, generator=generator)
     labels = torch.arange(batch) // 2
@@ -136,22 +141,24 @@ def measure_stages(sizes: list[int], repeats: int) -> dict[str, float]:
 def stages(folder: Path, size: int) -> dict[str, Callable[[], object]]:
     """What is timed for a data set of `size` images, in this order: `prepare` makes what the others read."""
     make_images(folder / "raw", size)
-    settings = SimpleNamespace(
-        reader="folder", root=str(folder / "raw"), mode="L", resize=32, encoding="compressed"
-    )
+    settings = folder_reader.Settings(
+        reader="folder", root=str(folder / "raw"), mode="L", resize=32, encoding="compressed",
+        image_size=PIXELS, crop_scale=(0.5, 1.0), flip=False, mean=(0.5,), std=(0.25,),
+    )  # fmt: skip
     transform = test_transform(32, PIXELS)
     model = build_model("conv4", DIM, mean=[0.5], std=[0.25]).eval().to(device())
-    threat = Threat("single_target", 0.05, 1, 1.0, 1)
+    threats = {"set": Threat(goal="single_target", epsilon=0.05, steps=1)}
+    run = Run("standard", 0, folder)
+    evaluate = EvaluateSettings(ks=(1, 2, 4, 8), seed=0, exact_limit=10 * size)
     vectors, labels = clustered(size, DIM, noise=1.0)
-    write_embeddings(folder / f"{CLEAN}.parquet", [(np.arange(size), labels, vectors)])
+    write_embeddings(run.embeddings(CLEAN, CLEAN), [(np.arange(size), labels, vectors)])
 
     def store() -> ImageStore:
         return ImageStore(folder / "prepared" / "test.arrow")
 
     def attack() -> None:
-        opened = store()
-        batches = generate_set(model, opened, np.arange(len(opened)), transform, threat, 0, device())
-        write_adversarial(folder / "attacked.arrow", batches, {})
+        adversary = Adversary(model, store(), transform, threats, queries=0, seed=0)
+        write_adversarial(folder / "attacked.arrow", adversary.attack("set"), {})
 
     def embed() -> None:
         extract_embeddings(model, store_batches(store(), transform), folder / "embedded.parquet", device())
@@ -160,8 +167,8 @@ def stages(folder: Path, size: int) -> dict[str, Callable[[], object]]:
         "prepare": partial(prepare, "scaling", settings, folder / "prepared"),
         "attack": attack,
         "embed": embed,
-        WHOLE: partial(evaluate_sets, folder, [], [1, 2, 4, 8], 0),
-        SEARCH: partial(retrieval_scores, vectors, labels, [1, 2, 4, 8], ["R", 1000]),
+        WHOLE: partial(evaluate_run, run, [CLEAN], {}, evaluate),
+        SEARCH: partial(retrieve, vectors, labels, [1, 2, 4, 8], ["R", 1000]),
         KMEANS: partial(clustering_scores, vectors, labels, seed=0),
         "evaluate: density": partial(embedding_density, vectors, labels),
         "evaluate: spectral decay": partial(spectral_decay, vectors),

@@ -35,11 +35,11 @@ from benchmarks.timing import (
     print_conditions,
     throughput_table,
 )
-from mdprop.attacks import in_pixels
+from mdprop.config.attacks import AttackSettings
 from mdprop.losses import build_loss
 from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model, place
-from mdprop.training import TrainingAttack, training_step
+from mdprop.training import training_step
 from mdprop.training.step import Precision
 
 DIM, TARGETS, EPSILON, START_NOISE = 128, 5, 0.01, 0.0005
@@ -69,13 +69,16 @@ class Ours:
         self.loss = build_loss("multi_similarity", {}, embedding_dim=DIM, num_classes=2, feature_dim=1)
         parameters = self.model.parameters()
         self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-        self.attack = TrainingAttack(
+        self.attack = AttackSettings(
             targets=TARGETS,
-            target_kind="any",
-            epsilon=in_pixels(EPSILON, "normalized", self.model.std),
+            epsilon=EPSILON,
             steps=1,
-            start_noise=in_pixels(START_NOISE, "normalized", self.model.std),
-            clip="batch",
+            start_noise=START_NOISE,
+            compatibility="authors",
+            units=None,
+            clip=None,
+            target_kind=None,
+            batchnorm_start=None,
             shared_forward=shared_forward,
         )
         self.generator = torch.Generator().manual_seed(0)

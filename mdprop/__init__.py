@@ -1,3 +1,84 @@
-"""Deep metric learning with multiple batch norms and multi-targeted adversarial examples."""
+"""Deep metric learning with multiple batch norms and multi-targeted adversarial examples.
 
-__version__ = "0.1.0"
+The names in `__all__` are public, and are imported when they are first used; what other modules hold
+may change with any version.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdprop.attacks import choose_targets, feature_attack
+    from mdprop.layers import (
+        MultiBatchNorm1d,
+        MultiBatchNorm2d,
+        MultiBatchNorm3d,
+        convert_batchnorm,
+        extract_branch,
+        route,
+    )
+    from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss
+    from mdprop.metrics import (
+        clustering_scores,
+        embedding_density,
+        mean_average_precision,
+        nmi_f1,
+        recall_at_k,
+        spectral_decay,
+    )
+
+__version__ = "0.2.0"
+
+_HOMES = {
+    "attacks": ("choose_targets", "feature_attack"),
+    "layers": (
+        "MultiBatchNorm1d",
+        "MultiBatchNorm2d",
+        "MultiBatchNorm3d",
+        "convert_batchnorm",
+        "extract_branch",
+        "route",
+    ),
+    "losses": ("ArcFaceLoss", "MultiSimilarityLoss", "S2SDLoss"),
+    "metrics": (
+        "clustering_scores",
+        "embedding_density",
+        "mean_average_precision",
+        "nmi_f1",
+        "recall_at_k",
+        "spectral_decay",
+    ),
+}
+
+__all__ = [
+    "ArcFaceLoss",
+    "MultiBatchNorm1d",
+    "MultiBatchNorm2d",
+    "MultiBatchNorm3d",
+    "MultiSimilarityLoss",
+    "S2SDLoss",
+    "choose_targets",
+    "clustering_scores",
+    "convert_batchnorm",
+    "embedding_density",
+    "extract_branch",
+    "feature_attack",
+    "mean_average_precision",
+    "nmi_f1",
+    "recall_at_k",
+    "route",
+    "spectral_decay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

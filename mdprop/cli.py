@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mdprop.errors import reports_errors
+from mdprop.runtime.entrance import run_stage
 
 app = typer.Typer(
     help="Deep metric learning with multiple batch norms: settings, results and models.",
@@ -29,19 +29,14 @@ def table(metrics: MetricsOption = METRICS) -> None:
     """Print the table of methods and input distributions."""
     import shutil
 
+    from mdprop.config import load_params
     from mdprop.report.aggregate import read_summary
-    from mdprop.report.tables import terminal_table
+    from mdprop.report.terminal import terminal_table
 
     summary = read_summary(metrics)
-    epsilons: dict[str, float] = {}
-    units = ""
-    if PARAMS.exists():
-        from mdprop.config import load_params
-
-        adversary = load_params(PARAMS).adversary
-        epsilons, units = adversary.sets, adversary.units
+    threats = load_params(PARAMS).adversary.sets if PARAMS.exists() else {}
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
-    print(terminal_table(summary, epsilons, units, width))
+    print(terminal_table(summary, threats, width))
 
 
 @app.command()
@@ -92,18 +87,18 @@ def preset(
 def export(
     model_dir: Annotated[Path, typer.Argument(help="A trained model, such as runs/mdprop/0.")],
     out: Annotated[Path, typer.Argument(help="A .safetensors or .pth file.")],
-    branch: Annotated[str, typer.Option(help="The batch-norm branch to keep.")] = "clean",
+    branch: Annotated[
+        str,
+        typer.Option(help="The batch-norm branch to keep, or a mixture of two: 'clean+25%multi_target'."),
+    ] = "clean",
 ) -> None:
-    """Write one branch as a plain network's state dict."""
+    """Write one branch, or a mixture of two, as a plain network's state dict."""
     from mdprop.models import export_network
 
     export_network(model_dir, out, branch)
     print(f"wrote {out}")
 
 
-@reports_errors
 def main() -> None:
     """The console script: exit code 2 for the user's mistakes, 1 for a failed check."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without ε or ±
-    app()
+    run_stage(app)

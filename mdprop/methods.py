@@ -1,137 +1,179 @@
-"""The input distributions, and the training methods made of them.
+"""Training methods: which slices make a batch, in which share, through which batch-norm branch.
 
-A method is data: which distributions fill its batch, in which share of the clean batch, and
-through which batch-norm branch each of them goes. A new method is a new entry in `METHODS`.
+A method is data. The known ones are `METHODS`; `recipes` in params.yaml holds others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+
+from mdprop.attacks.goals import GOALS, get_goal
+from mdprop.branches import CLEAN
 from mdprop.errors import ParameterError
+from mdprop.settings import Positive, Radius, Section
 
-CLEAN = "clean"
-GALLERY = "gallery"
-"""The clean images that queries search, in data sets that keep the two apart."""
-
-Goal = Literal["single_target", "multi_target", "untargeted", "unadversarial"]
-GOALS: tuple[Goal, ...] = ("single_target", "multi_target", "untargeted", "unadversarial")
-
-TargetKind = Literal["other_class", "any", "same_class"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """One slice of a training batch.
+def _fraction(value: Any) -> Any:
+    """1/2 and 0.5 as a fraction; anything else as it is, for the next check."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("a share such as 1/2 or 0.5 is needed") from None
+    return value
 
-    name: `clean`, `single_target`, `multi_target` or `unadversarial`.
+
+_Share = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str), Field(gt=0, le=1)]
+
+
+class Slice(Section):
+    """One part of a training batch.
+
+    goal: a name of `GOALS`; None: clean images.
     share: its size, as a share of the clean batch.
-    branch: the batch-norm branch that it goes through.
+    branch: the batch-norm branch that it goes through; the goal's name where it is left out.
+    name: unique in its method; where it is left out, the branch, or the goal in the clean branch.
+    epsilon, targets: where they differ from those of `attack`.
     """
 
-    name: str
-    share: Fraction
-    branch: str
+    goal: str | None
+    share: Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str), Field(gt=0, le=1)] = (
+        Fraction(1)
+    )
+    branch: Name
+    name: Name
+    epsilon: Radius | None = None
+    targets: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("goal"), str):
+            branch = values.get("branch", values["goal"])
+            name = values["goal"] if branch == CLEAN else branch
+            return {"branch": branch, "name": name, **values}
+        return values
+
+    @field_validator("goal")
+    @classmethod
+    def _known(cls, goal: str | None) -> str | None:
+        if goal is not None and goal not in GOALS:
+            raise ValueError(f"unknown goal; known: {', '.join(GOALS)} (clean images are always there)")
+        return goal
+
+    @model_validator(mode="after")
+    def _targets_are_used(self) -> Slice:
+        if self.targets is not None and self.goal is not None and not get_goal(self.goal).many:
+            raise ValueError(f"targets = {self.targets}: goal {self.goal} looks at one image; leave it out")
+        return self
 
 
 @dataclass(frozen=True)
 class Method:
-    """A training method: the distributions of one batch, the clean one first."""
+    """A training method: the slices of one batch, the clean one first; slices of a branch side by side.
+
+    Raises `ParameterError` for slices of the same name and for branches that do not lie side by side.
+    """
 
     name: str
-    distributions: tuple[Distribution, ...]
+    slices: tuple[Slice, ...]
+
+    def __post_init__(self) -> None:
+        names = [part.name for part in self.slices]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ParameterError(
+                f"method '{self.name}' has two slices named '{twice}': give each its own name or branch"
+            )
+        if self.slices[0].goal is not None:
+            raise ParameterError(f"method '{self.name}' must begin with its clean slice")
+        order = [self.branches.index(part.branch) for part in self.slices]
+        if order != sorted(order):
+            raise ParameterError(f"method '{self.name}': slices of one branch must follow each other")
+
+    @classmethod
+    def of(cls, name: str, adversarial: Sequence[Slice]) -> Method:
+        """Clean images and the adversarial slices, which are put in the order of their branches."""
+        clean = Slice(goal=None, branch=CLEAN, name=CLEAN)
+        branches = list(dict.fromkeys((CLEAN, *(part.branch for part in adversarial))))
+        return cls(name, (clean, *sorted(adversarial, key=lambda part: branches.index(part.branch))))
 
     @property
     def branches(self) -> tuple[str, ...]:
         """The batch-norm branches that the network needs, in the order of their first use."""
-        return tuple(dict.fromkeys(d.branch for d in self.distributions))
+        return tuple(dict.fromkeys(part.branch for part in self.slices))
 
     @property
-    def adversarial(self) -> tuple[Distribution, ...]:
-        return self.distributions[1:]
-
-    @property
-    def uses_multi_target(self) -> bool:
-        return any(d.name == "multi_target" for d in self.distributions)
+    def adversarial(self) -> tuple[Slice, ...]:
+        return tuple(part for part in self.slices if part.goal is not None)
 
     @property
     def family(self) -> str:
         """The list under `methods` in params.yaml (and the DVC stage) that the method belongs to."""
-        if self.uses_multi_target:
+        if any(get_goal(part.goal).many for part in self.slices if part.goal is not None):
             return "multi_target"
         return "single_target" if self.adversarial else "clean"
 
-    def slices(self, batch_size: int) -> dict[str, int]:
-        """The rows of each distribution for a clean batch of `batch_size` images.
+    def sizes(self, batch_size: int) -> list[int]:
+        """The rows of each slice for a clean batch of `batch_size` images.
 
-        >>> METHODS["mdprop"].slices(64)
-        {'clean': 64, 'single_target': 32, 'multi_target': 32}
+        >>> METHODS["mdprop"].sizes(64)
+        [64, 32, 32]
         """
-        ends = [0]
-        total = Fraction(0)
-        for distribution in self.adversarial:
-            total += distribution.share
-            ends.append(round(total * batch_size))
-        sizes = (b - a for a, b in pairwise(ends))
-        return {CLEAN: batch_size, **{d.name: n for d, n in zip(self.adversarial, sizes, strict=True)}}
+        ends = [Fraction(0)]
+        for part in self.adversarial:
+            ends.append(ends[-1] + part.share)
+        return [batch_size, *(round(b * batch_size) - round(a * batch_size) for a, b in pairwise(ends))]
 
-    def rows(self, batch_size: int) -> Iterator[tuple[Distribution, list[int]]]:
-        """Which clean images each adversarial distribution is made from.
+    def members(self, batch_size: int) -> list[list[int]]:
+        """Which clean images each adversarial slice is made from.
 
         The slices follow each other through the batch, so shares that add up to 1 attack each
         image once (section 3 of the paper: the first half single-targeted, the second half
         multi-targeted).
         """
-        slices = self.slices(batch_size)
-        start = 0
-        for distribution in self.adversarial:
-            size = slices[distribution.name]
-            yield distribution, [i % batch_size for i in range(start, start + size)]
+        members, start = [], 0
+        for size in self.sizes(batch_size)[1:]:
+            members.append([row % batch_size for row in range(start, start + size)])
             start += size
-
-    def routes(self, slices: dict[str, int]) -> dict[str, int]:
-        """The rows of each batch-norm branch for the given `slices`, in order."""
-        routes: dict[str, int] = {}
-        for distribution in self.distributions:
-            if distribution.name in slices:
-                routes[distribution.branch] = routes.get(distribution.branch, 0) + slices[distribution.name]
-        return routes
+        return members
 
 
-def _method(name: str, *adversarial: tuple[str, Fraction], shared: bool = False) -> Method:
-    slices = [Distribution(CLEAN, Fraction(1), CLEAN)]
-    slices += [Distribution(kind, share, CLEAN if shared else kind) for kind, share in adversarial]
-    return Method(name, tuple(slices))
+def _known(name: str, *slices: dict[str, Any]) -> Method:
+    return Method.of(name, [Slice.model_validate(part) for part in slices])
 
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        _method("standard"),
-        _method("at", ("single_target", Fraction(1)), shared=True),
-        _method("advprop", ("single_target", Fraction(1))),
-        _method("mdprop", ("single_target", Fraction(1, 2)), ("multi_target", Fraction(1, 2))),
-        _method(
+        _known("standard"),
+        _known("at", {"goal": "single_target", "branch": CLEAN}),
+        _known("advprop", {"goal": "single_target"}),
+        _known(
+            "mdprop",
+            {"goal": "single_target", "share": "1/2"},
+            {"goal": "multi_target", "share": "1/2"},
+        ),
+        _known(
             "mdprop_unadv",
-            ("single_target", Fraction(1, 3)),
-            ("multi_target", Fraction(1, 3)),
-            ("unadversarial", Fraction(1, 3)),
+            {"goal": "single_target", "share": "1/3"},
+            {"goal": "multi_target", "share": "1/3"},
+            {"goal": "unadversarial", "share": "1/3"},
         ),
     )
 }
 
 
 def get_method(name: str) -> Method:
-    """The method of that name; `ParameterError` names the known ones."""
+    """The known method of that name; `ParameterError` names them all."""
     if name not in METHODS:
         raise ParameterError(f"unknown method '{name}'; known: {', '.join(METHODS)}")
     return METHODS[name]
-
-
-def goal_of(input_set: str) -> Goal | None:
-    """The goal that the name of an input set begins with; None for `clean`."""
-    return next((goal for goal in GOALS if input_set.startswith(goal)), None)

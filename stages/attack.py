@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mdprop.errors import reports_errors
 from mdprop.parallel.launch import in_processes
+from mdprop.runtime.entrance import run_stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -21,42 +22,32 @@ def attack(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.methods import goal_of
+    from mdprop.runs import Run
 
-    p = load_params(params)
+    p, run = load_params(params), Run(method, seed)
 
-    from mdprop.attacks import in_pixels
     from mdprop.data.loading.transforms import test_transform
     from mdprop.data.stores.adversarial import write_adversarial
     from mdprop.data.stores.images import ImageStore
     from mdprop.models import load_model
-    from mdprop.parallel.exchange import turns
-    from mdprop.robustness.generation import Threat, generate_set, sample_rows
+    from mdprop.parallel.exchange import write_in_order
+    from mdprop.robustness.generation import Adversary
     from mdprop.runtime.hardware import device
     from mdprop.runtime.memory import keep_memory
     from mdprop.runtime.progress import track
 
     keep_memory()
-    data, adversary = p.active_dataset, p.adversary
-    run = Path("runs") / method / str(seed)
-    model = load_model(run, device())
     store = ImageStore(Path("data/prepared") / p.dataset.name / "test.arrow")
-    rows = sample_rows(len(store), adversary.queries, adversary.seed)
-    transform = test_transform(data.resize, data.image_size)
-    for name, epsilon in track(adversary.sets.items(), f"attacking {method} {seed}, sets"):
-        goal = goal_of(name)
-        assert goal is not None
-        threat = Threat(
-            goal=goal,
-            epsilon=in_pixels(epsilon, adversary.units, model.std),
-            steps=adversary.steps,
-            step_ratio=adversary.step_ratio,
-            targets=adversary.targets,
-        )
-        batches = generate_set(model, store, rows, transform, threat, adversary.seed, device(), turns())
-        settings = {"goal": goal, "epsilon": epsilon, **adversary.model_dump(exclude={"sets"})}
-        write_adversarial(run / "adversarial" / f"{name}.arrow", batches, settings)
+    transform = test_transform(p.active_dataset.resize, p.active_dataset.image_size)
+    threats, queries = p.adversary.sets, p.adversary.queries
+    for branch in run.answering(p.adversary.branches):
+        model = load_model(run.folder, device(), branch)
+        adversary = Adversary(model, store, transform, threats, queries, p.adversary.seed)
+        for name in track(threats, f"attacking {method} {seed} through {branch}, sets"):
+            settings = {**threats[name].model_dump(), "branch": branch, "seed": p.adversary.seed}
+            write = partial(write_adversarial, run.adversarial(branch, name), settings=settings)
+            write_in_order(write, adversary.attack(name))
 
 
 if __name__ == "__main__":
-    reports_errors(app)()
+    run_stage(app)

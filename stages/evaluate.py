@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mdprop.errors import reports_errors
+from mdprop.runtime.entrance import run_stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -20,17 +20,19 @@ def evaluate(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
+    from mdprop.runs import Run
 
-    p = load_params(params)
+    p, run = load_params(params), Run(method, seed)
 
+    from mdprop.data.stores.queries import write_queries
     from mdprop.files import write_files
-    from mdprop.robustness.evaluation import evaluate_sets
+    from mdprop.robustness.evaluation import evaluate_run
 
-    run = Path("runs") / method / str(seed)
-    settings = p.evaluate.model_dump()
-    metrics = evaluate_sets(run / "embeddings", list(p.adversary.sets), **settings)
-    write_files({run / "metrics.json": json.dumps(metrics, indent=2) + "\n"})
+    branches = run.answering(p.adversary.branches)
+    metrics, queries = evaluate_run(run, branches, p.adversary.sets, p.evaluate)
+    write_queries(run.queries, queries)
+    write_files({run.metrics: json.dumps(metrics, indent=2) + "\n"})
 
 
 if __name__ == "__main__":
-    reports_errors(app)()
+    run_stage(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdprop.errors import reports_errors
+from mdprop.runtime.entrance import run_stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -18,12 +18,18 @@ def prepare(params: Annotated[Path, typer.Option(help="The parameters.")] = Path
     from mdprop.data.prepare import prepare as prepare_data
 
     settings = load_params(params)
-    choice = settings.dataset.model_dump(exclude={"name"})
-    name = settings.dataset.name
-    manifest = prepare_data(name, settings.active_dataset, Path("data/prepared") / name, **choice)
+    choice = settings.dataset
+    manifest = prepare_data(
+        choice.name,
+        settings.active_dataset,
+        Path("data/prepared") / choice.name,
+        validation_classes=choice.validation_classes,
+        train_fraction=choice.train_fraction,
+        fraction_of=choice.fraction_of,
+    )
     for split, numbers in manifest["splits"].items():
         print(f"{split}: {numbers['images']} images of {numbers['classes']} classes")
 
 
 if __name__ == "__main__":
-    reports_errors(app)()
+    run_stage(app)

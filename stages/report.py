@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mdprop.errors import reports_errors
+from mdprop.runtime.entrance import run_stage
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -15,32 +15,38 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__)
 def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml")) -> None:
     from mdprop.config import load_params
+    from mdprop.runs import Run
 
     p = load_params(params)
 
     from mdprop.files import read_json
     from mdprop.report import write_report
 
-    remedy = "run dvc repro"
+    remedy = "run `dvc repro`"
     data = p.active_dataset
+    runs = [Run(method, seed) for method in p.methods.all for seed in p.seeds]
     manifest = read_json(Path("data/prepared") / p.dataset.name / "manifest.json", remedy)
-    model = read_json(Path("runs") / p.methods.all[0] / str(p.seeds[0]) / "model.json", remedy)
-    settings = p.model_dump(exclude={"datasets", "seeds", "methods"}, exclude_unset=True)
+    model = read_json(runs[0].folder / "model.json", remedy)
+    settings = p.model_dump(exclude={"datasets", "methods", "recipes"}, exclude_unset=True)
     settings["dataset"] |= {**data.model_dump(exclude_unset=True), "images": manifest["splits"]}
+    settings["recipes"] = {
+        name: {
+            part.name: part.model_dump(mode="json", exclude={"name"}, exclude_none=True) for part in slices
+        }
+        for name, slices in p.recipes.items()
+        if slices and name in p.methods.all
+    }
+    del settings["adversary"]["sets"]  # the page has a table of them
     table = write_report(
         "report",
-        "runs",
-        methods=p.methods.all,
-        seeds=p.seeds,
-        epsilons=p.adversary.sets,
-        units=p.adversary.units,
+        runs,
+        p.adversary.sets,
         channel_std=data.std,
         settings=settings,
         provenance=model["provenance"],
-        live_dir="live",
     )
     print(table)
 
 
 if __name__ == "__main__":
-    reports_errors(app)()
+    run_stage(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from mdprop.config.attacks import AttackSettings
+from mdprop.config.schema import LearningRates, TrainSettings
 from mdprop.data.stores.images import ImageStore, Row, write_store
 from mdprop.layers import convert_batchnorm
+from mdprop.methods import Method, Slice
 from mdprop.models import Embedder
 from mdprop.models.conv4 import Conv4
 
@@ -71,3 +75,44 @@ def small_store(
     )
     write_store(path, rows, mode)
     return ImageStore(path)
+
+
+def attack_settings(**changes: Any) -> AttackSettings:
+    """One step of 0.05 with a little noise at three targets, by mdprop's rules, but for the changes."""
+    settings: dict[str, Any] = {
+        "targets": 3,
+        "epsilon": 0.05,
+        "steps": 1,
+        "start_noise": 0.01,
+        "compatibility": "mdprop",
+        "units": None,
+        "clip": None,
+        "target_kind": None,
+        "batchnorm_start": None,
+        "shared_forward": False,
+    }
+    return AttackSettings(**(settings | changes))
+
+
+def make_method(name: str, *slices: dict[str, Any]) -> Method:
+    """A method with these adversarial slices, as params.yaml has them."""
+    return Method.of(name, [Slice.model_validate(part) for part in slices])
+
+
+def train_settings(**changes: Any) -> TrainSettings:
+    """Two short epochs at a constant rate, but for the changes; learning_rates may name some groups only."""
+    rates = dict.fromkeys(("head", "clean_batchnorm", "auxiliary_batchnorm", "loss"))
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 8,
+        "images_per_class": 2,
+        "class_replacement": False,
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-4,
+        "schedule": "constant",
+        "precision": "float32",
+        "validate_every": 0,
+    }
+    settings |= changes
+    settings["learning_rates"] = LearningRates(**(rates | settings.get("learning_rates", {})))
+    return TrainSettings(**settings)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from mdprop.cli import main
 from mdprop.report.aggregate import aggregate, to_json
-from tests.report.synthetic import make_runs
+from tests.report.synthetic import make_rows
 
 PROJECT = Path(__file__).parents[1]
 
@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[1]
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with report/metrics.json and nothing else."""
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "metrics.json").write_text(to_json(aggregate(make_runs())))
+    (tmp_path / "report" / "metrics.json").write_text(to_json(aggregate(make_rows())))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     return tmp_path
@@ -59,6 +59,13 @@ def test_help_of_the_module_lists_the_commands() -> None:
         assert f"\n  {name}  " in text
 
 
+def write_params(project: Path, adversary: dict[str, Any]) -> None:
+    params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
+    params["adversary"] |= adversary
+    with (project / "params.yaml").open("w") as file:
+        YAML(typ="safe").dump(params, file)
+
+
 def test_table_without_parameters_names_the_sets(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,17 +76,30 @@ def test_table_without_parameters_names_the_sets(
     assert max(map(len, text.split("\n"))) <= 100
 
 
-def test_table_takes_epsilons_from_the_parameters(
+def test_table_takes_the_attacks_from_the_parameters(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = YAML(typ="safe").load((PROJECT / "params.yaml").read_text())
-    params["adversary"] |= {"units": "normalized", "sets": {"single_target_middle": 0.125}}
-    with (project / "params.yaml").open("w") as file:
-        YAML(typ="safe").dump(params, file)
+    sets = {"single_target_middle": {"goal": "multi_target", "epsilon": 0.125}}
+    write_params(project, {"units": "normalized", "sets": sets})
     assert run(monkeypatch, "table", "--metrics", "report/metrics.json") == 0
     text = capsys.readouterr().out
     assert "ε 0.125" in text
+    assert "multi-" in text
     assert "standard deviations" in text
+
+
+def test_table_shows_branches_as_rows(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = project / "report" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["mdprop@clean+25%multi_target"] = metrics["mdprop"]
+    path.write_text(json.dumps(metrics))
+    write_params(project, {})
+    assert run(monkeypatch, "table") == 0
+    text = capsys.readouterr().out
+    assert "\nmdprop@clean+25%multi_target " in text
+    assert "A row method@branch" in text
 
 
 def test_user_mistakes_are_one_line_and_exit_code_2(
@@ -146,7 +166,12 @@ def test_update_keeps_the_tolerances(project: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("option", "branch"), [((), "clean"), (("--branch", "multi_target"), "multi_target")]
+    ("option", "branch"),
+    [
+        ((), "clean"),
+        (("--branch", "multi_target"), "multi_target"),
+        (("--branch", "clean+25%multi_target"), "clean+25%multi_target"),
+    ],
 )
 def test_export_translates_its_arguments(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], branch: str

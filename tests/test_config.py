@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from mdprop.config import Params, declared_params, load_params
+from mdprop.attacks import Threat
+from mdprop.config import Params, load_params
 from mdprop.errors import ParameterError
+from mdprop.methods import METHODS
 
 PROJECT = Path(__file__).parents[1]
 yaml = YAML(typ="safe")
-STAGES = yaml.load((PROJECT / "dvc.yaml").read_text())["stages"]
 DATASETS = list(yaml.load((PROJECT / "params.yaml").read_text())["datasets"])
 
 MISSING = object()
@@ -41,33 +41,17 @@ def load_changed(folder: Path, changes: dict[str, Any]) -> Params:
     return load_params(write_params(folder, changes))
 
 
-def leaves(section: Any, path: str = "") -> dict[str, Any]:
-    """{dotted path: value} of everything below a section."""
-    if not isinstance(section, (BaseModel, dict)) or not (items := list(dict(section).items())):
-        return {path: section}
-    return {k: v for key, value in items for k, v in leaves(value, f"{path}.{key}".lstrip(".")).items()}
-
-
-def read(section: Any, path: str) -> Any:
-    """The value at a dotted path, read as a stage reads it; `AttributeError` where it is not there."""
-    for key in path.split("."):
-        if isinstance(section, dict):
-            if key not in section:
-                raise AttributeError(key)
-            section = section[key]
-        else:
-            section = getattr(section, key)
-    return section
-
-
 def test_the_projects_parameters_load() -> None:
     params = load_params(PROJECT / "params.yaml")
     plain = yaml.load((PROJECT / "params.yaml").read_text())
     assert params.dataset.name == plain["dataset"]["name"]
     assert params.active_dataset is params.datasets[params.dataset.name]
     assert params.train.learning_rate == plain["train"]["learning_rate"]
-    assert params.adversary.sets == plain["adversary"]["sets"]
+    middle = params.adversary.sets["single_target_middle"]
+    assert (middle.goal, middle.epsilon, middle.steps) == ("single_target", 0.05, plain["adversary"]["steps"])
     assert list(params.methods.all) == [m for names in plain["methods"].values() for m in names]
+    shared = {key: plain["adversary"][key] for key in Threat.model_fields if key in plain["adversary"]}
+    plain["adversary"]["sets"] = {n: {**shared, **own} for n, own in plain["adversary"]["sets"].items()}
     assert params.model_dump(mode="json", exclude_unset=True) == plain
 
 
@@ -77,11 +61,12 @@ def test_every_data_set_can_be_chosen(tmp_path: Path, name: str) -> None:
     assert params.active_dataset.channels == len(params.active_dataset.mean)
 
 
+NORMALIZED = {"adversary.units": "normalized"}
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     # a misspelt key, at each level: it wins over the missing key that it leaves behind
     (
         {"trian": {}, "train": MISSING},
-        "unknown key 'trian'; allowed here: seeds, methods, dataset, datasets, model, loss, train, "
+        "unknown key 'trian'; allowed here: seeds, methods, recipes, dataset, datasets, model, loss, train, "
         "attack, adversary, evaluate",
     ),
     (
@@ -140,13 +125,78 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"model.freeze_batchnorm": True}, "model.freeze_batchnorm = True: input should be 'none', 'clean' or"),
     ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: input should be less than or equal to 1"),
-    ({"adversary.sets.strong": 0.1}, "adversary.sets: 'strong' must begin with a goal: single_target, "),
+    # attacks
     (
-        {"adversary.sets.untargeted 1/2": 0.1},
-        "adversary.sets: 'untargeted 1/2' must be made of letters, digits and underscores",
+        {"adversary.sets.strong": 0.1},
+        "adversary: sets.strong = 0.1: a set is {goal: ..., epsilon: ...}; up to 0.1 it was a radius",
+    ),
+    ({"adversary.sets.strong": {"epsilon": 0.1}}, "key 'adversary.sets.strong.goal' is missing: add it"),
+    ({"adversary.sets.strong": {"goal": "untargeted"}}, "key 'adversary.sets.strong.epsilon' is missing"),
+    (
+        {"adversary.sets.strong": {"goal": "away", "epsilon": 0.1}},
+        "adversary.sets.strong.goal = 'away': unknown goal; known: single_target, multi_target, ",
+    ),
+    (
+        {"adversary.sets.strong": {"goal": "untargeted", "epsilon": 0.1, "stesp": 3}},
+        "unknown key 'adversary.sets.strong.stesp'; allowed here: goal, epsilon, norm, units, steps, ",
+    ),
+    (
+        {"adversary.sets.strong": {"goal": "untargeted", "epsilon": "8/x"}},
+        "adversary.sets.strong.epsilon = '8/x': a number or a fraction such as 4/255 is needed",
+    ),
+    (
+        {"adversary.sets.strong": {"goal": "single_target", "epsilon": 1, "norm": "l2"}, **NORMALIZED},
+        "adversary.sets.strong: norm l2 is over all channels together: it needs units: pixel",
+    ),
+    (
+        {"adversary.start_noise": 0},
+        "adversary.sets.untargeted_middle: goal untargeted has no gradient at the clean image",
+    ),
+    (
+        {"adversary.sets.a b": {"goal": "untargeted", "epsilon": 0.1}},
+        "adversary.sets.a b = 'a b': letters, digits, _ and - are allowed, at most 64",
+    ),
+    ({"adversary.sets.clean": {"goal": "untargeted", "epsilon": 1}}, "adversary.sets: 'clean' is taken"),
+    ({"adversary.sets": {}}, "adversary.sets: name at least one set, such as middle: {goal: single_target"),
+    (
+        {"adversary.branches": ["multitarget"]},
+        "adversary.branches: no method has a branch 'multitarget'; there are: clean, multi_target, single",
+    ),
+    ({"adversary.branches": ["clean+0%multi_target"]}, "'clean+0%multi_target' is no batch-norm branch"),
+    ({"adversary.branches": ["clean", "clean"]}, "names a branch twice"),
+    ({"adversary.branches": []}, "adversary.branches = []: "),
+    # recipes
+    (
+        {"recipes.mine": [{"goal": "single"}]},
+        "recipes.mine.0.goal = 'single': unknown goal; known: single_target, multi_target, untargeted, ",
+    ),
+    (
+        {"recipes.mine": [{"goal": "untargeted", "brnch": "a"}]},
+        "unknown key 'recipes.mine.0.brnch'; allowed here: goal, share, branch, name, epsilon, targets",
+    ),
+    (
+        {"recipes.mine": [{"goal": "untargeted", "share": "3/2"}]},
+        "recipes.mine.0.share = '3/2': input should be less than or equal to 1",
+    ),
+    ({"recipes.mdprop": []}, "recipes.mdprop: a known method keeps its slices; give yours another name"),
+    ({"recipes.a b": []}, "recipes.a b = 'a b': letters, digits, _ and - are allowed, at most 64"),
+    (
+        {"recipes.mine": [{"goal": "untargeted"}], "methods.clean": ["mine"]},
+        "'mine' belongs under methods.single_target, not methods.clean",
+    ),
+    (
+        {"recipes.mine": [{"goal": "untargeted", "share": "1/2"}] * 2, "methods.single_target": ["mine"]},
+        "method 'mine' has two slices named 'untargeted': give each its own name or branch",
+    ),
+    (
+        {"recipes.m": [{"goal": "untargeted"}], "methods.single_target": ["m"], "attack.start_noise": 0},
+        "method 'm', slice 'untargeted': goal untargeted has no gradient at the clean image",
     ),
     ({"evaluate.ks": [2, 4]}, "evaluate.ks = [2, 4]: must hold 1: the table is about Recall@1"),
-    ({"datasets.glyphs.reader": "glyph"}, "input tag 'glyph' found using 'reader' does not match"),
+    (
+        {"datasets.glyphs.reader": "glyph"},
+        "datasets.glyphs.reader = 'glyph': no such reader; known are glyphs",
+    ),
     # values that do not go together
     (
         {"train.batch_size": 63},
@@ -173,11 +223,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     # methods
     (
         {"methods.clean": ["standrad"]},
-        "unknown method 'standrad' under methods.clean; known: standard, at, advprop, mdprop, mdprop_unadv",
+        "methods.clean: unknown method 'standrad'; known: standard, at, advprop, mdprop, mdprop_unadv",
     ),
     (
         {"methods.clean": ["mdprop"]},
-        "methods: 'mdprop' belongs under methods.multi_target, not methods.clean",
+        "'mdprop' belongs under methods.multi_target, not methods.clean",
     ),
     ({"methods.single_target": ["at", "at"]}, "methods.single_target names a method twice"),
     ({"methods.clean": [], "methods.single_target": [], "methods.multi_target": []}, "name at least one"),
@@ -272,44 +322,38 @@ def test_parameters_cannot_be_changed(section: str) -> None:
         setattr(target, key, getattr(target, key))
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_a_stage_reads_what_it_declares_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, dataset: str
-) -> None:
-    shutil.copy(PROJECT / "dvc.yaml", tmp_path)
-    path = write_params(tmp_path, {"dataset.name": dataset})
-    every = leaves(load_params(path))
-    declared = [str(p).replace("${dataset.name}", dataset) for p in STAGES[stage].get("params", [])]
-    assert all(any(leaf == d or leaf.startswith(f"{d}.") for leaf in every) for d in declared)
-    monkeypatch.setenv("DVC_STAGE", f"{stage}@mdprop-0")
-    params = load_params(path)
-    allowed = {leaf for leaf in every for d in declared if leaf == d or leaf.startswith(f"{d}.")}
-    assert allowed
-    for leaf, value in every.items():
-        if leaf in allowed:
-            assert read(params, leaf) == value
-        else:
-            with pytest.raises(AttributeError, match=r"\w+"):
-                read(params, leaf)
-    if f"datasets.{dataset}" in declared:
-        assert params.active_dataset.resize == every[f"datasets.{dataset}.resize"]
-        assert list(params.datasets) == [dataset]
+def test_a_method_of_ones_own(tmp_path: Path) -> None:
+    slices = [
+        {"goal": "single_target", "share": "1/2", "branch": "near", "epsilon": "4/255"},
+        {"goal": "single_target", "share": "1/2", "branch": "far"},
+    ]
+    params = load_changed(tmp_path, {"recipes.mine": slices, "methods.single_target": ["at", "mine"]})
+    method = params.method("mine")
+    assert method.branches == ("clean", "near", "far")
+    radii = [params.attack.threat(part).epsilon for part in method.adversarial]
+    assert radii == pytest.approx([4 / 255, params.attack.epsilon])
+    assert params.method("mdprop") is METHODS["mdprop"]
+    with pytest.raises(ParameterError, match=r"^unknown method 'x'; known: .*mdprop_unadv, mine$"):
+        params.method("x")
 
 
-@pytest.mark.parametrize("name", ["evaluate-clean", "dvc.yaml:evaluate-clean@standard-0"])
-def test_the_name_of_a_stage_may_carry_a_file_and_an_item(name: str) -> None:
-    assert declared_params(PROJECT / "dvc.yaml", name, "glyphs") == ["adversary.sets", "evaluate"]
+def test_what_training_reads_is_what_its_family_declares(tmp_path: Path) -> None:
+    params = load_changed(tmp_path, {"recipes.mine": [], "methods.clean": ["standard", "mine"]})
+    found = {
+        name: params.read_by_training(params.method(name)) for name in ("standard", "at", "mdprop", "mine")
+    }
+    assert "attack" not in found["standard"]
+    assert "targets" not in found["at"]["attack"]
+    assert found["mdprop"]["attack"]["targets"] == 5
+    assert found["mine"]["recipes"] == {"mine": []}
+    assert all("adversary" not in values and "seeds" not in values for values in found.values())
+    assert list(found["mdprop"]["datasets"]) == ["glyphs"]
 
 
-@pytest.mark.parametrize("stage", ["a-stage-of-mine", "evaluate-clean"])
-def test_everything_can_be_read_where_no_declaration_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
-    path = write_params(tmp_path, {})
-    if stage == "a-stage-of-mine":
-        shutil.copy(PROJECT / "dvc.yaml", tmp_path)
-    monkeypatch.setenv("DVC_STAGE", stage)
-    params = load_params(path)
-    monkeypatch.delenv("DVC_STAGE")
-    assert params == load_params(path)
+def test_sets_take_what_they_leave_out(tmp_path: Path) -> None:
+    own = {"goal": "untargeted", "epsilon": "8/255", "steps": 40, "norm": "l2"}
+    sets = load_changed(tmp_path, {"adversary.sets.strong": own, "adversary.restarts": 3}).adversary.sets
+    assert sets["strong"] == Threat(
+        goal="untargeted", epsilon=8 / 255, steps=40, norm="l2", restarts=3, step_ratio=0.4, targets=5
+    )
+    assert (sets["single_target_small"].steps, sets["single_target_small"].restarts) == (6, 3)

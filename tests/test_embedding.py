@@ -8,11 +8,10 @@ import torch
 from torch.testing import assert_close
 
 from mdprop import embedding
-from mdprop.data import transforms
+from mdprop.data.loading import transforms
 from mdprop.data.loading.datasets import store_batches
-from mdprop.data.stores.images import Batch
 from mdprop.data.stores.embeddings import read_embeddings
-from mdprop.data.stores.images import ImageStore
+from mdprop.data.stores.images import Batch, ImageStore
 from mdprop.models.embedder import embed_images
 from mdprop.robustness.embedding import extract_embeddings
 from tests.helpers import small_embedder, small_store

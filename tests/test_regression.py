@@ -20,11 +20,11 @@ from mdprop.regression import (
     write_baseline,
 )
 from mdprop.report.aggregate import aggregate
-from tests.report.synthetic import EPSILONS, METHODS, make_runs
+from tests.report.synthetic import METHODS, THREATS, make_rows
 
 
 def make_metrics() -> dict[str, Any]:
-    return copy.deepcopy(aggregate(make_runs()))
+    return copy.deepcopy(aggregate(make_rows()))
 
 
 def small(value: Any, name: str = "recall_at_1") -> dict[str, Any]:
@@ -41,7 +41,7 @@ def test_update_records_recall_at_1_of_every_method_and_set() -> None:
         (method, name): list(metrics)
         for method, sets in baseline["metrics"].items()
         for name, metrics in sets.items()
-    } == {(method, name): ["recall_at_1"] for method in METHODS for name in ("clean", *EPSILONS)}
+    } == {(method, name): ["recall_at_1"] for method in METHODS for name in ("clean", *THREATS)}
 
 
 def test_a_fresh_baseline_passes() -> None:
@@ -78,6 +78,16 @@ def test_fails_exactly_when_it_falls_beyond_tolerance(
 def test_a_fall_by_the_tolerance_itself_passes() -> None:
     assert check(small(0.48), BASELINE) == []
     assert check(small(0.4799), BASELINE) == [Drop("at.clean.recall_at_1", 0.5, 0.4799, 0.02)]
+
+
+def test_branches_are_checked_under_their_own_names() -> None:
+    metrics = {"mdprop@clean+25%multi_target": small(0.5)["at"]}
+    baseline = update(metrics)
+    assert baseline["metrics"] == {"mdprop@clean+25%multi_target": {"clean": {"recall_at_1": 0.5}}}
+    metrics["mdprop@clean+25%multi_target"] = small(0.3)["at"]
+    (drop,) = check(metrics, baseline)
+    assert drop.metric == "mdprop@clean+25%multi_target.clean.recall_at_1"
+    assert drop.tolerance == DEFAULT_TOLERANCE["*.clean.recall_at_1"]
 
 
 def test_first_pattern_wins() -> None:
@@ -132,7 +142,7 @@ def test_each_missing_level_fails_for_all_below(depth: int) -> None:
         below = below[key]
     del below[path[-1]]
     drops = check(metrics, baseline)
-    assert len(drops) == (len(EPSILONS) + 1 if depth == 1 else 1)
+    assert len(drops) == (len(THREATS) + 1 if depth == 1 else 1)
     assert all(drop.metric.startswith(".".join(path)) and drop.value is None for drop in drops)
 
 

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from mdprop.methods import GOALS, METHODS, goal_of
+from mdprop.branches import parse_branch
+from mdprop.config.attacks import AdversarySettings, AttackSettings
+from mdprop.data.readers import DatasetSettings
+from mdprop.data.readers.settings import ImageSettings
+from mdprop.errors import ParameterError
+from mdprop.methods import METHODS, Method, Slice
+from mdprop.settings import NonNegative, Positive, Section, Seed, Share
 
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 LearningRate = Annotated[float, Field(ge=0)]
-Units = Literal["pixel", "normalized"]
+MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+class Methods(Section):
+    """The methods to run, in families by what they read."""
 
-
-class Methods(_Section):
     clean: tuple[str, ...] = Field(strict=False)
     single_target: tuple[str, ...] = Field(strict=False)
     multi_target: tuple[str, ...] = Field(strict=False)
 
     @model_validator(mode="after")
-    def _in_their_family(self) -> Methods:
+    def _each_once(self) -> Methods:
         for family, names in self:
-            for name in names:
-                if name not in METHODS:
-                    raise ValueError(
-                        f"unknown method '{name}' under methods.{family}; known: {', '.join(METHODS)}"
-                    )
-                method = METHODS[name]
-                if method.family != family:
-                    raise ValueError(f"'{name}' belongs under methods.{method.family}, not methods.{family}")
             if len(set(names)) != len(names):
                 raise ValueError(f"methods.{family} names a method twice")
         if not self.all:
@@ -48,87 +39,30 @@ class Methods(_Section):
         return self.clean + self.single_target + self.multi_target
 
 
-class DatasetChoice(_Section):
+class DatasetChoice(Section):
     """The block of `datasets` in use, and what is done to its training classes."""
 
     name: str
     validation_classes: NonNegative
-    train_fraction: Fraction
+    train_fraction: Share
     fraction_of: Literal["images", "classes"]
 
 
-class ImageSettings(_Section):
-    """How images are stored and how they meet the network; `resize` is the short side in pixels."""
-
-    mode: Literal["L", "RGB"]
-    resize: Positive
-    encoding: Literal["compressed", "raw"]
-    image_size: Positive
-    crop_scale: tuple[Fraction, Fraction] = Field(strict=False)
-    flip: bool
-    mean: tuple[float, ...] = Field(strict=False)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(strict=False)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ImageSettings:
-        channels = self.channels
-        for key in ("mean", "std"):
-            if len(getattr(self, key)) != channels:
-                raise ValueError(f"{key} needs {channels} value(s) for mode {self.mode}")
-        if self.image_size > self.resize:
-            raise ValueError(f"image_size {self.image_size} must not exceed resize {self.resize}")
-        if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError("crop_scale must be [smallest, largest]")
-        return self
-
-    @property
-    def channels(self) -> int:
-        return len(self.mode)
-
-
-class GlyphsSettings(ImageSettings):
-    reader: Literal["glyphs"]
-    seed: Seed
-    images_per_class: Annotated[int, Field(ge=2)]
-    difficulty: Annotated[float, Field(ge=0, le=3)]
-
-
-class FolderSettings(ImageSettings):
-    reader: Literal["folder", "omniglot"]
-    root: str
-
-
-class PublishedSettings(ImageSettings):
-    """A benchmark of the field, whose number of classes and images is known."""
-
-    reader: Literal["cub200", "cars196", "sop", "inshop"]
-    root: str
-    check_counts: bool
-
-
-Dataset = Annotated[GlyphsSettings | FolderSettings | PublishedSettings, Field(discriminator="reader")]
-READERS: dict[str, type[ImageSettings]] = {
-    "glyphs": GlyphsSettings,
-    **dict.fromkeys(("folder", "omniglot"), FolderSettings),
-    **dict.fromkeys(("cub200", "cars196", "sop", "inshop"), PublishedSettings),
-}
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     backbone: str
     weights: str | None
     embedding_dim: Positive
     freeze_batchnorm: Literal["none", "clean", "all"]
 
 
-class LossSettings(_Section):
+class LossSettings(Section):
     name: str
     options: dict[str, Any]
     miner: str | None
     miner_options: dict[str, Any]
 
 
-class LearningRates(_Section):
+class LearningRates(Section):
     """Of groups of parameters; None: train.learning_rate, 0: the group stays as it is."""
 
     head: LearningRate | None
@@ -137,7 +71,7 @@ class LearningRates(_Section):
     loss: LearningRate | None
 
 
-class TrainSettings(_Section):
+class TrainSettings(Section):
     epochs: Positive
     batch_size: Positive
     images_per_class: Annotated[int, Field(ge=2)]
@@ -159,55 +93,7 @@ class TrainSettings(_Section):
         return self
 
 
-class AttackSettings(_Section):
-    """How training makes its examples; a rule that is None is the one of `compatibility`."""
-
-    targets: Positive
-    epsilon: Annotated[float, Field(ge=0)]
-    steps: Positive
-    start_noise: Annotated[float, Field(ge=0)]
-    compatibility: Literal["mdprop", "authors"]
-    units: Units | None
-    clip: Literal["valid", "batch"] | None
-    target_kind: Literal["other_class", "any"] | None
-    batchnorm_start: Literal["copy", "reset"] | None
-    shared_forward: bool
-
-    def rule(self, name: str) -> Any:
-        """`units`, `clip`, `target_kind` or `batchnorm_start` in effect."""
-        value = getattr(self, name)
-        return COMPATIBILITY[self.compatibility][name] if value is None else value
-
-
-COMPATIBILITY = {
-    "mdprop": {"units": "pixel", "clip": "valid", "target_kind": "other_class", "batchnorm_start": "copy"},
-    "authors": {"units": "normalized", "clip": "batch", "target_kind": "any", "batchnorm_start": "reset"},
-}
-
-
-class AdversarySettings(_Section):
-    queries: NonNegative
-    seed: Seed
-    targets: Positive
-    steps: Positive
-    step_ratio: Fraction
-    units: Units
-    sets: dict[str, Annotated[float, Field(ge=0)]]
-
-    @field_validator("sets")
-    @classmethod
-    def _named_by_goal(cls, sets: dict[str, float]) -> dict[str, float]:
-        if not sets:
-            raise ValueError("name at least one adversarial set, such as single_target_middle: 0.05")
-        for name in sets:
-            if goal_of(name) is None:
-                raise ValueError(f"'{name}' must begin with a goal: {', '.join(GOALS)}")
-            if not re.fullmatch(r"\w+", name):
-                raise ValueError(f"'{name}' must be made of letters, digits and underscores")
-        return sets
-
-
-class EvaluateSettings(_Section):
+class EvaluateSettings(Section):
     ks: tuple[Positive, ...] = Field(strict=False, min_length=1)
     seed: Seed
     exact_limit: Positive
@@ -220,13 +106,14 @@ class EvaluateSettings(_Section):
         return tuple(sorted(set(ks)))
 
 
-class Params(_Section):
+class Params(Section):
     """All of params.yaml. `DatasetChoice` names the block of `datasets` in use."""
 
     seeds: tuple[Seed, ...] = Field(strict=False, min_length=1)
     methods: Methods
+    recipes: dict[MethodName, Annotated[tuple[Slice, ...], Field(strict=False)] | None]
     dataset: DatasetChoice
-    datasets: dict[str, Dataset]
+    datasets: dict[str, DatasetSettings]
     model: ModelSettings
     loss: LossSettings
     train: TrainSettings
@@ -259,17 +146,73 @@ class Params(_Section):
         return self
 
     @model_validator(mode="after")
-    def _slices_hold_two_classes(self) -> Params:
-        for name in self.methods.all:
-            smallest = min(METHODS[name].slices(self.train.batch_size).values())
-            if smallest <= self.train.images_per_class:
+    def _methods_are_possible(self) -> Params:
+        for name, slices in self.recipes.items():
+            if slices is not None and name in METHODS:
+                raise ValueError(f"recipes.{name}: a known method keeps its slices; give yours another name")
+        for family, names in self.methods:
+            for name in names:
+                method = self._find(name, family)
+                if method.family != family:
+                    raise ValueError(f"'{name}' belongs under methods.{method.family}, not methods.{family}")
+                self._check_slices(method)
+        return self
+
+    def _find(self, name: str, family: str) -> Method:
+        try:
+            return self.method(name)
+        except ParameterError as error:
+            raise ValueError(f"methods.{family}: {error}") from None
+
+    def _check_slices(self, method: Method) -> None:
+        smallest = min(method.sizes(self.train.batch_size))
+        if smallest <= self.train.images_per_class:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} is too small for {method.name}: a slice of "
+                f"{smallest} images may hold one class only (images_per_class is "
+                f"{self.train.images_per_class}); raise batch_size"
+            )
+        for part in method.adversarial:
+            try:
+                self.attack.threat(part)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"method '{method.name}', slice '{part.name}': {reason}") from None
+
+    @model_validator(mode="after")
+    def _branches_are_there(self) -> Params:
+        known = {branch for name in self.methods.all for branch in self.method(name).branches}
+        for text in self.adversary.branches:
+            unknown = [part for part in parse_branch(text).names if part not in known]
+            if unknown:
                 raise ValueError(
-                    f"train.batch_size {self.train.batch_size} is too small for {name}: a slice of "
-                    f"{smallest} images may hold one class only (images_per_class is "
-                    f"{self.train.images_per_class}); raise batch_size"
+                    f"adversary.branches: no method has a branch '{unknown[0]}'; "
+                    f"there are: {', '.join(sorted(known))}"
                 )
         return self
 
+    def method(self, name: str) -> Method:
+        """The method of that name, a known one or one of `recipes`; `ParameterError` names them all."""
+        slices = self.recipes.get(name)
+        if slices is not None:
+            return Method.of(name, slices)
+        if name not in METHODS:
+            known = dict.fromkeys((*METHODS, *self.recipes))
+            raise ParameterError(f"unknown method '{name}'; known: {', '.join(known)}")
+        return METHODS[name]
+
+    def read_by_training(self, method: Method) -> dict[str, Any]:
+        """What training of a method reads, as plain values: what dvc.yaml declares for its family."""
+        sections: dict[str, Any] = {"dataset": {"name"}, "model": True, "loss": True, "train": True}
+        sections["datasets"] = {self.dataset.name}
+        if method.adversarial:
+            sections["attack"] = set(AttackSettings.model_fields)
+            if method.family == "single_target":
+                sections["attack"] -= {"targets"}
+        if self.recipes.get(method.name) is not None:
+            sections["recipes"] = {method.name}
+        return self.model_dump(mode="json", include=sections, exclude_unset=True)
+
     @property
-    def active_dataset(self) -> GlyphsSettings | FolderSettings | PublishedSettings:
+    def active_dataset(self) -> ImageSettings:
         return self.datasets[self.dataset.name]

@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 
 from PIL import Image, ImageFile
 
-from mdprop.data import readers
 from mdprop.data.images import encode, to_mode
+from mdprop.data.readers import read_classes
 from mdprop.data.readers.entries import (
     Classes,
     Entry,
+    FractionOf,
     Splits,
     entries_of,
     hold_out,
     keep_fraction,
     make_splits,
 )
-from mdprop.data.readers.folder import read_folder
-from mdprop.data.readers.omniglot import read_omniglot
+from mdprop.data.readers.settings import ImageSettings
 from mdprop.data.stores.images import Row, write_store
 from mdprop.errors import DataError
 from mdprop.runtime.progress import track
@@ -36,30 +36,26 @@ from mdprop.runtime.progress import track
 T = TypeVar("T")
 R = TypeVar("R")
 
-READER_KEYS = {
-    "glyphs": ("seed", "images_per_class", "difficulty"),
-    "folder": ("root",),
-    "omniglot": ("root",),
-    **{reader: ("root", "check_counts") for reader in readers.READERS},
-}
 LONGEST_SIDE = 65_500  # of a JPEG
 
 
 def prepare(
     name: str,
-    settings: Any,
+    settings: ImageSettings,
     out: str | Path,
     *,
     validation_classes: int = 0,
     train_fraction: float = 1.0,
-    fraction_of: str = "images",
+    fraction_of: FractionOf = "images",
 ) -> dict[str, Any]:
     """Write out/{train,val,test}.arrow and out/manifest.json; the whole folder or nothing.
 
     Of data with queries and a gallery, test.arrow holds the queries and gallery.arrow is written too.
 
-    name: the data set's key under `datasets`; settings: what stands there (`reader`, `mode`,
-    `resize`, `encoding` and the reader's own keys are read). The others: as in `read_splits`.
+    name: the data set's key under `datasets`; settings: what stands there.
+    validation_classes: how many of the training classes, the last ones, become "val"; not looked at
+        where the data set brings a "val" of its own.
+    train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
 
     Each image is turned upright, converted to `mode` and resized once so that its short side has
     `resize` pixels (bicubic, antialiased; small ones grow), then stored as `encode_entry` says.
@@ -71,49 +67,23 @@ def prepare(
     Raises `DataError`, one line, for whatever is wrong with the data set or its images.
     """
     out = Path(out)
-    splits = read_splits(
-        name,
-        settings,
-        validation_classes=validation_classes,
-        train_fraction=train_fraction,
-        fraction_of=fraction_of,
-    )
-    keys = ("reader", *READER_KEYS[settings.reader], "mode", "resize", "encoding")
+    splits = read_classes(settings, f"datasets.{name}")
+    if "val" not in splits:
+        splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
+    splits["train"] = keep_fraction(splits["train"], train_fraction, fraction_of)
+    splits = make_splits(splits)
     used = {
-        **{key: getattr(settings, key) for key in keys},
+        **settings.stored(),
         "validation_classes": validation_classes,
         "train_fraction": train_fraction,
         "fraction_of": fraction_of,
     }
-    manifest: dict[str, Any] = {"name": name, "settings": used, "splits": {}}
-    # Drawing shares fonts, which are not safe to use from several threads.
-    workers = 1 if settings.reader == "glyphs" else min(os.cpu_count() or 1, 8)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch,
-            ThreadPoolExecutor(workers) as pool,
-        ):
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
             new = Path(scratch) / "new"
             new.mkdir()
-            encode_one = partial(
-                encode_entry, mode=settings.mode, resize=settings.resize, encoding=settings.encoding
-            )
-            first_id = 0
-            labels: dict[str, int] = {}
-            new_label = count()
-            for split, classes in splits.items():
-                if split != "gallery":  # which shares the classes of test
-                    labels = {}
-                labels |= {name: next(new_label) for name in classes if name not in labels}
-                counts = _counts(classes)
-                images = _ordered(pool, encode_one, entries_of(classes), ahead=4 * workers)
-                images = track(images, f"preparing {name} {split}", counts["images"])
-                digest = hashlib.sha256()
-                rows = _rows(images, entries_of(classes), labels, first_id, digest.update)
-                write_store(new / f"{split}.arrow", rows, settings.mode)
-                manifest["splits"][split] = {**counts, "sha256": digest.hexdigest()}
-                first_id += counts["images"]
+            manifest = {"name": name, "settings": used, "splits": _pack(name, splits, settings, new)}
             (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             if out.exists():
                 out.rename(Path(scratch) / "old")
@@ -121,38 +91,6 @@ def prepare(
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error}): free space or check permissions") from error
     return manifest
-
-
-def read_splits(
-    name: str, settings: Any, *, validation_classes: int, train_fraction: float, fraction_of: str
-) -> Splits:
-    """The classes of each split.
-
-    validation_classes: how many of the training classes, the last ones, become "val"; not looked at
-        where the data set brings a "val" of its own.
-    train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
-    """
-    splits = read_classes(name, settings)
-    if "val" not in splits:
-        splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
-    splits["train"] = keep_fraction(splits["train"], train_fraction, fraction_of)
-    return make_splits(splits)
-
-
-def read_classes(name: str, settings: Any) -> Splits:
-    """The classes of each split of a data set, by the reader that its settings name."""
-    key = f"datasets.{name}"
-    if settings.reader == "glyphs":
-        from mdprop.data.readers.glyphs import glyph_entries
-
-        return glyph_entries(settings.seed, settings.images_per_class, settings.difficulty, settings.resize)
-    if settings.reader == "folder":
-        return read_folder(settings.root, key)
-    if settings.reader == "omniglot":
-        return read_omniglot(settings.root, key)
-    if settings.reader in readers.READERS:
-        return readers.read_published(settings.reader, settings.root, settings.check_counts, key)
-    raise DataError(f"{key}.reader = {settings.reader}: known are {', '.join(READER_KEYS)}")
 
 
 def encode_entry(entry: Entry, mode: str, resize: int, encoding: str) -> bytes:
@@ -183,6 +121,32 @@ def resize_short_side(image: Image.Image, pixels: int, path: str) -> Image.Image
             f"{pixels} pixels wide: crop or remove it"
         )
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _pack(
+    name: str, splits: Splits, settings: ImageSettings, folder: Path
+) -> dict[str, dict[str, int | str]]:
+    """Write folder/<split>.arrow of each split; their counts and checksums."""
+    encode_one = partial(encode_entry, mode=settings.mode, resize=settings.resize, encoding=settings.encoding)
+    workers = min(os.cpu_count() or 1, 8)
+    packed: dict[str, dict[str, int | str]] = {}
+    first_id = 0
+    labels: dict[str, int] = {}
+    new_label = count()
+    with ThreadPoolExecutor(workers) as pool:
+        for split, classes in splits.items():
+            if split != "gallery":  # which shares the classes of test
+                labels = {}
+            labels |= {name: next(new_label) for name in classes if name not in labels}
+            counts = _counts(classes)
+            images = _ordered(pool, encode_one, entries_of(classes), ahead=4 * workers)
+            images = track(images, f"preparing {name} {split}", counts["images"])
+            digest = hashlib.sha256()
+            rows = _rows(images, entries_of(classes), labels, first_id, digest.update)
+            write_store(folder / f"{split}.arrow", rows, settings.mode)
+            packed[split] = {**counts, "sha256": digest.hexdigest()}
+            first_id += counts["images"]
+    return packed
 
 
 def _rows(

@@ -31,7 +31,8 @@ def build_loss(
 ) -> nn.Module:
     """The loss of that name, called as loss(embeddings [B, D], labels [B]) -> scalar.
 
-    An `S2SDLoss` is called as loss(embeddings, labels, features [B, F, H, W]).
+    One with an attribute `takes_features` that is true, such as s2sd, is called as
+    loss(embeddings, labels, features [B, F, H, W]).
 
     options: what differs from the loss's defaults.
     miner, miner_options: what picks the pairs or triplets; None: the loss uses all of them
@@ -54,7 +55,7 @@ def build_loss(
         _try("loss.miner_options", miner, miner_options, picker, embeddings, labels)
     sizes = {"embedding_dim": embedding_dim, "num_classes": num_classes, "feature_dim": feature_dim}
     loss = _build("loss.name", name, "loss.options", options, picker, sizes)
-    features = (torch.ones(len(labels), feature_dim, 1, 1),) if isinstance(loss, S2SDLoss) else ()
+    features = (torch.ones(len(labels), feature_dim, 1, 1),) if getattr(loss, "takes_features", False) else ()
     _try("loss.options", name, options, loss.eval(), embeddings, labels, *features)
     return loss.train()
 

@@ -30,10 +30,12 @@ class S2SDLoss(nn.Module):
     weight, feature_weight: of the divergences.
     feature_delay: training steps without the feature term; it is there from step feature_delay + 1 on.
 
-    `target_nets` are the branches. `steps` counts the calls in training mode; it is a buffer, so
-    the state dict keeps it, and stays on the device: nothing waits for it.
+    `takes_features` has the training step hand over the last feature map. `target_nets` are the
+    branches. `steps` counts the calls in training mode; it is a buffer, so the state dict keeps it, and
+    stays on the device: nothing waits for it.
     """
 
+    takes_features = True
     steps: Tensor
 
     def __init__(

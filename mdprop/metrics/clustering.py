@@ -9,6 +9,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
 from mdprop.metrics._inputs import Array, as_embeddings, as_labels
+from mdprop.metrics.index import matrix_products
 
 _ITERATIONS = 20  # the authors'
 
@@ -52,6 +53,7 @@ def nmi_f1(
     }
 
 
+@matrix_products()
 def _kmeans(embeddings: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int64]:
     """[N] cluster numbers; every image takes part, however few there are for a cluster."""
     kmeans = faiss.Kmeans(

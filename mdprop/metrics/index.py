@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-# FAISS 1.15 leaves fewer queries than 128,000 / D to a loop that is up to ten times as slow as its matrix
-# product; this is the limit that its developers propose since (pull request 5109).
-_LOOPED = 800 * faiss.omp_get_max_threads()
-faiss.cvar.distance_compute_blas_threshold = min(faiss.cvar.distance_compute_blas_threshold, _LOOPED)
-
 _GPU_WIDTH = 2048  # the most neighbours that FAISS finds on a GPU
 _TRAINED_ON = 64  # vectors a cell that k-means sees
 _ITERATIONS = 10
 _PIECE = 2**16  # rows added at once
-_TINY = np.finfo(np.float32).tiny  # equal distances are in doubt where all of the gallery is equal
+_TINY = np.finfo(np.float32).tiny  # smaller numbers have fewer digits
+
+
+@contextmanager
+def matrix_products() -> Iterator[None]:
+    """FAISS searches by matrix products inside; around it its own setting stays.
+
+    FAISS 1.15 leaves fewer queries than 128,000 / D to a loop that is up to ten times as slow as its
+    matrix product; this is the limit that its developers propose since (pull request 5109).
+    """
+    theirs = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = min(theirs, 800 * faiss.omp_get_max_threads())
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = theirs
 
 
 class Index:
@@ -28,11 +40,10 @@ class Index:
     k-means makes with the `seed`. Both are spread over the GPUs that FAISS can see.
     """
 
+    @matrix_products()
     def __init__(self, gallery: NDArray[np.float32], *, cells: int | None = None, seed: int = 0) -> None:
-        self.gallery = gallery
-        self.exact = cells is None
+        self.size, dimension = gallery.shape
         self.cells = cells or 1
-        dimension = gallery.shape[1]
         self._centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._cpu: Any = faiss.IndexFlatL2(dimension)
         if cells is not None:
@@ -42,12 +53,11 @@ class Index:
             self._cpu.cp.min_points_per_centroid = 1
             rows = np.random.default_rng(seed).permutation(len(gallery))[: _TRAINED_ON * cells]
             self._cpu.train(gallery[np.sort(rows)] - self._centre)
-        farthest = 0.0
+        self._farthest = np.float32(0)
         for start in range(0, len(gallery), _PIECE):
             moved = gallery[start : start + _PIECE] - self._centre
-            farthest = max(farthest, float(_norms(moved).max()))
+            self._farthest = max(self._farthest, _norms(moved).max())
             self._cpu.add(moved)
-        self._farthest = farthest
         self._gpu = faiss.index_cpu_to_all_gpus(self._cpu) if faiss.get_num_gpus() else None
 
     def set_effort(self, effort: int) -> None:
@@ -56,20 +66,22 @@ class Index:
             if index is not None:
                 faiss.ParameterSpace().set_index_parameter(index, "nprobe", min(effort, self.cells))
 
+    @matrix_products()
     def search(
         self, queries: NDArray[np.float32], width: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """The `width` nearest rows of each query [Q, D], as far as float32 can tell.
 
-        Returns their squared distances [Q, width], nearest first, inf where nothing was found; the rows,
-        then -1; and for each query [Q, 1] a difference of distances that rounding does not reach.
+        Returns their squared distances [Q, width], nearest first; the rows, -1 where an inexact index
+        found no more; and for each query [Q, 1] a difference of distances that rounding does not reach.
         """
         moved = queries - self._centre
         index = self._cpu if self._gpu is None or width > _GPU_WIDTH else self._gpu
         distances, rows = index.search(moved, width)
-        if not self.exact:
-            distances[rows < 0] = np.inf
-        doubt = 2 * rounding(_norms(moved) + np.float32(self._farthest), moved.shape[1])
+        norms = _norms(moved)
+        # No row beyond 3 |q| + the last distance found can be nearer than those found.
+        reach = np.minimum(norms + self._farthest, 3 * norms + np.sqrt(distances[:, -1].clip(0)))
+        doubt = 2 * rounding(reach, moved.shape[1])
         return distances, rows, np.maximum(doubt, _TINY).astype(np.float32)[:, None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from mdprop.metrics._inputs import Array, as_embeddings, as_vector
 from mdprop.metrics.index import Index
 
-SPARE = 16  # rows searched beyond the depth, so that rounding rarely asks for a second search
+_SPARE = 16  # rows searched beyond the depth, so that rounding rarely asks for a second search
 _BLOCK = 2**20  # numbers in an intermediate array of the search
 _CACHED = 2**16  # numbers in one that should stay in the cache
+
+Rows = NDArray[np.int64]
+Kinds = Callable[[Rows, Rows, NDArray[np.bool_]], NDArray[np.int8]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def nearest_neighbours(
     gallery: Array | None = None,
     gallery_ids: Array | None = None,
     ids: Array | None = None,
-) -> NDArray[np.int64]:
+) -> Rows:
     """The nearest gallery rows of each query, the query itself left out.
 
     queries: [Q, D]; gallery: [G, D], or None to search each query among all others.
@@ -76,74 +79,101 @@ def nearest_neighbours(
         raise ValueError(f"depth must be 1 or more, not {depth}")
     depth = int(depth)
     images = as_images(queries, gallery, gallery_ids, ids)
-    different, which = different_rows(images.queries)
-    found = _search(different, Index(images.gallery), depth + images.most_copies)
-    result = np.full((len(which), depth), -1, dtype=np.int64)
-    for chunk in chunks(np.arange(len(which)), found.shape[1]):
-        rows = found[which[chunk]]
-        itself = images.own[chunk, None] == images.gallery_own[rows]
-        rows[itself] = -1
-        order = np.argsort(itself, axis=1, kind="stable")[:, :depth]
-        result[chunk, : order.shape[1]] = np.take_along_axis(rows, order, axis=1)
+    result = np.full((len(images.queries), depth), -1, dtype=np.int64)
+    for query, rows, own in in_order(images, depth):
+        rows[own] = -1
+        order = np.argsort(own, axis=1, kind="stable")[:, :depth]
+        result[query, : order.shape[1]] = np.take_along_axis(rows, order, axis=1)
     return result
 
 
-def _search(queries: NDArray[np.float32], index: Index, count: int) -> NDArray[np.int64]:
-    """[Q, count], or as many as there are: the nearest rows in the order of (distance, row)."""
-    gallery = index.gallery
-    count = min(len(gallery), count)
-    result = np.empty((len(queries), count), dtype=np.int64)
-    width = min(len(gallery), count + SPARE)
-    pending = np.arange(len(queries))
+def in_order(
+    images: Images, depth: int, kinds: Kinds | None = None, index: Index | None = None
+) -> Iterator[tuple[Rows, Rows, NDArray[np.bool_]]]:
+    """The gallery rows of each query by (distance, row): all that can be of its `depth` nearest.
+
+    kinds: given queries [b], their rows and which are the query's own [b, width], the kind of each row:
+        rows of one kind may stay swapped with one another where rounding swapped them, which saves time.
+    index: an inexact one of the whole gallery, for the rows that it finds, then -1; else all is searched.
+
+    Yields pieces of a bounded size, each query once: numbers of queries [b], their rows and which are
+    the query's own [b, width]. Beyond the `depth` nearest without its own, rows are out of order or lacking.
+    """
+    count = depth + images.most_copies
+    firsts, exact = None, index is None
+    if index is None:
+        firsts = _first_copies(images.gallery, count)
+        index = Index(images.gallery if firsts is None else images.gallery[firsts])
+    count = min(index.size, count)
+    width = min(index.size, count + _SPARE)
+    pending = np.arange(len(images.queries))
     while len(pending):
-        unsettled = []
-        for chunk in chunks(pending, width):
-            approximate, rows, doubt = index.search(queries[chunk], width)
-            if width < len(gallery):
-                unsettled.append(chunk[~settled(approximate, doubt, count)])
-            close = np.diff(approximate, axis=1) <= doubt
-            query, rank = np.nonzero(np.pad(close, ((0, 0), (0, 1))) | np.pad(close, ((0, 0), (1, 0))))
-            # Rows of one run may change places among themselves, not with any other row.
-            run = np.cumsum((np.diff(query, prepend=-1) > 0) | ~close[query, rank - 1])
-            row = rows[query, rank]
-            order = np.lexsort((row, pair_distances(queries, chunk[query], gallery, row), run))
-            rows[query, rank] = row[order]
-            result[chunk] = rows[:, :count]
-        pending = np.concatenate(unsettled) if unsettled else pending[:0]
-        width = min(len(gallery), 4 * width)
-    return result
+        unsettled = [pending[:0]]
+        for query in _chunks(pending, width):
+            distances, rows, doubt = index.search(images.queries[query], width)
+            if exact and width < index.size:
+                # The rows found hold the `count` truly nearest, with all that may tie.
+                settled = distances[:, count - 1] < distances[:, -1] - 2 * doubt[:, 0]
+                if not settled.all():
+                    unsettled.append(query[~settled])
+                    query, distances = query[settled], distances[settled]
+                    rows, doubt = rows[settled], doubt[settled]
+            rows = rows if firsts is None else firsts[rows]
+            own = images.own[query, None] == images.gallery_own[rows]
+            kind = None if kinds is None else kinds(query, rows, own)
+            if _settle(images, query, rows, np.diff(distances, axis=1) <= doubt, kind):
+                own = images.own[query, None] == images.gallery_own[rows]
+            yield query, rows, own
+        pending = np.concatenate(unsettled)
+        width = min(index.size, 4 * width)
 
 
-def settled(approximate: NDArray[np.float32], doubt: NDArray[np.float32], count: int) -> NDArray[np.bool_]:
-    """[Q]: whether the rows found [Q, width] hold the `count` truly nearest, with all that may tie."""
-    sure: NDArray[np.bool_] = approximate[:, count - 1] < approximate[:, -1] - 2 * doubt[:, 0]
-    return sure
+def _settle(
+    images: Images, query: Rows, rows: Rows, close: NDArray[np.bool_], kind: NDArray[np.int8] | None
+) -> bool:
+    """Sort each run of close `rows` [b, width] that is of several kinds; whether there was any.
+
+    close: [b, width - 1], whether rounding could have swapped a row with the next. Rows of one run may
+    change places among themselves, not with any other row.
+    """
+    begins = np.pad(~close, ((0, 0), (1, 0)), constant_values=True)
+    linked = ~begins
+    linked[:, :-1] |= close
+    place = np.flatnonzero(linked)
+    begins = begins.ravel()[place]
+    run = np.cumsum(begins)
+    if kind is not None:
+        kind, starts = kind.ravel()[place], np.flatnonzero(begins)
+        mixed = np.minimum.reduceat(kind, starts) < np.maximum.reduceat(kind, starts)
+        kept = mixed[run - 1]
+        place, run = place[kept], run[kept]
+    row = rows.reshape(-1)[place]
+    distances = _pair_distances(images, query[place // rows.shape[1]], row)
+    rows.reshape(-1)[place] = row[np.lexsort((row, distances, run))]
+    return bool(len(place))
 
 
-def different_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The different rows of [N, D], and for each row [N] which of them it is."""
-    raw = vectors.view(np.dtype((np.void, vectors.shape[1] * vectors.itemsize)))[:, 0]
-    _, first, which = np.unique(raw, return_index=True, return_inverse=True)
-    if len(first) == len(vectors):
-        return vectors, np.arange(len(vectors))
-    return vectors[first], which
+def _first_copies(gallery: NDArray[np.float32], count: int) -> Rows | None:
+    """The rows of [G, D] without those that equal `count` earlier ones; None for all of them."""
+    raw = gallery.view(np.dtype((np.void, gallery.shape[1] * gallery.itemsize)))[:, 0]
+    _, which, copies = np.unique(raw, return_inverse=True, return_counts=True)
+    if copies.max() <= count:
+        return None
+    order = np.argsort(which, kind="stable")
+    earlier = np.arange(len(order)) - (np.cumsum(copies) - copies).repeat(copies)
+    return np.sort(order[earlier < count])
 
 
-def pair_distances(
-    queries: NDArray[np.float32],
-    query: NDArray[np.int64],
-    gallery: NDArray[np.float32],
-    row: NDArray[np.int64],
-) -> NDArray[np.float64]:
+def _pair_distances(images: Images, query: Rows, row: Rows) -> NDArray[np.float64]:
     """[P] squared distances of P pairs in float64, the same for the same two vectors."""
     distances = np.empty(len(row))
-    for pairs in chunks(np.arange(len(row)), queries.shape[1], _CACHED):
-        difference = np.subtract(gallery[row[pairs]], queries[query[pairs]], dtype=np.float64)
+    for pairs in _chunks(np.arange(len(row)), images.queries.shape[1], _CACHED):
+        difference = np.subtract(images.gallery[row[pairs]], images.queries[query[pairs]], dtype=np.float64)
         distances[pairs] = np.einsum("pd,pd->p", difference, difference)
     return distances
 
 
-def chunks(rows: NDArray[np.int64], width: int, block: int | None = None) -> Iterator[NDArray[np.int64]]:
+def _chunks(rows: Rows, width: int, block: int | None = None) -> Iterator[Rows]:
     """Pieces of `rows` whose matrices of that width hold at most `block` numbers, or one row."""
     size = max(1, (block or _BLOCK) // width)
     return (rows[start : start + size] for start in range(0, len(rows), size))

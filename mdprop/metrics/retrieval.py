@@ -1,8 +1,8 @@
-"""Recall@k and mean average precision, all of them from one search."""
+"""Recall@k and mean average precision: what they make of each query, all of it from one search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,17 +11,45 @@ from numpy.typing import NDArray
 
 from mdprop.metrics._inputs import Array, as_embeddings, as_labels
 from mdprop.metrics.index import Index
-from mdprop.metrics.neighbours import Images, as_images
-from mdprop.metrics.ranks import Ranks, hit_ranks
+from mdprop.metrics.neighbours import Images, as_images, in_order
 
 Depth = Literal["R"] | int
+Limits = Mapping[Depth, NDArray[np.int64]]
 
 SAMPLE = 2000  # queries that are searched exactly too where the rest are not
 GAP = 0.001  # the largest share of them that an approximate search may answer differently at k = 1
 MOST_CELLS = 32  # it may look at one in so many; at one in 16 it takes as long as an exact search
 
 
-def retrieval_scores(
+@dataclass(frozen=True)
+class Retrieval:
+    """What a search found for each query, in the order of the queries.
+
+    nearest: [Q] int64, the gallery row of the nearest neighbour, -1 where there is none.
+    rank: [Q] int32, of the nearest image of the query's class, from 1; 0 where the depth holds none.
+    precision: {depth: [Q] float64}, the average precision of `mean_average_precision`.
+    depth: how many neighbours of each query were searched.
+    gaps: {"recall_at_<k>_gap", "map_at_<depth>_gap"}, of an approximate search; else empty.
+    """
+
+    nearest: NDArray[np.int64]
+    rank: NDArray[np.int32]
+    precision: Mapping[Depth, NDArray[np.float64]]
+    depth: int
+    gaps: Mapping[str, float]
+
+    def recall(self, k: int) -> float:
+        """The share of queries with an image of their class among the k nearest, 1 ≤ k ≤ depth."""
+        if not 1 <= k <= self.depth:
+            raise ValueError(f"k must be from 1 to the depth searched, {self.depth}, not {k}")
+        return float(np.mean((self.rank > 0) & (self.rank <= k)))
+
+    def mean_precision(self, depth: Depth) -> float:
+        """The mean over the queries of one of the depths asked for."""
+        return float(np.mean(self.precision[depth]))
+
+
+def retrieve(
     embeddings: Array,
     labels: Array,
     ks: Sequence[int],
@@ -33,43 +61,30 @@ def retrieval_scores(
     ids: Array | None = None,
     exact_limit: int | None = None,
     seed: int = 0,
-) -> dict[str, float]:
-    """{"recall_at_<k>", "map_at_<depth>"}: `recall_at_k` and `mean_average_precision` from one search.
+) -> Retrieval:
+    """What `recall_at_k` at `ks` and `mean_average_precision` at `depths` are the means of, from one search.
 
-    depth "R" is called map_at_r. Arguments and errors as there, and:
+    Arguments and errors as there, and:
     exact_limit: with a gallery of more rows the search is approximate (FAISS's IVF index), unless the
         queries are so few that the control below would take as long as an exact search of all; None: never.
     seed: of the index and of the control.
 
-    Above the limit the result holds a "<name>_gap" for each score: how far the approximate one falls
-    short of the exact one on a control of SAMPLE queries drawn with the seed, 0 when all were searched
-    exactly. The search looks at as many cells as it takes for the nearest neighbour of all but GAP of
-    the control to be right or wrong as in the exact search; where that is more than one in MOST_CELLS, all
-    is searched exactly, which is as fast. Memory is O((Q + G) D + hits).
+    Above the limit the result has a gap for each mean: how far the approximate one falls short of the
+    exact one on a control of SAMPLE queries drawn with the seed, 0 when all were searched exactly. The
+    search looks at as many cells as it takes for the nearest neighbour of all but GAP of the control to
+    be right or wrong as in the exact search; where that is more than one in MOST_CELLS, all is searched
+    exactly, which is as fast. Memory is O((Q + G) D).
     """
     task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
-    ks, depths = _checked_ks(ks), list(depths)
-    reach = max(*ks, *(_reach(depth, task.sizes) for depth in depths), 1)
-
-    def scores(ranks: Ranks) -> dict[str, float]:
-        precision = {f"map_at_{str(d).lower()}": ranks.mean_precision(_limit(d)) for d in depths}
-        return {f"recall_at_{k}": float(ranks.found(k).mean()) for k in ks} | precision
-
-    rows = len(task.images.gallery)
-    if exact_limit is None or rows <= exact_limit:
-        return scores(task.search(Index(task.images.gallery), reach))
-    found = _approximate(task, reach, seed) if len(task.labels) > SAMPLE else None
-    if found is None:
-        result = scores(task.search(Index(task.images.gallery), reach))
-        return result | {f"{name}_gap": 0.0 for name in result}
-    ranks, control_exact, control = found
-    gaps = {
-        f"{name}_gap": exact - approximate
-        for (name, exact), approximate in zip(
-            scores(control_exact).items(), scores(control).values(), strict=True
-        )
-    }
-    return scores(ranks) | gaps
+    ks = _checked_ks(ks)
+    limits = {depth: _limits(depth, task.sizes) for depth in depths}
+    reach = max(*ks, *(int(limit.max()) for limit in limits.values()), 1)
+    if exact_limit is None or len(task.images.gallery) <= exact_limit:
+        return task.search(reach, limits)
+    if len(task.labels) > SAMPLE and (found := _approximate(task, reach, limits, ks, seed)):
+        return found
+    found = task.search(reach, limits)
+    return replace(found, gaps=_gaps(found, found, ks))
 
 
 def recall_at_k(
@@ -94,8 +109,8 @@ def recall_at_k(
     """
     task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
     ks = _checked_ks(ks)
-    ranks = task.search(Index(task.images.gallery), max(ks))
-    return {k: float(ranks.found(k).mean()) for k in ks}
+    found = task.search(max(ks), {})
+    return {k: found.recall(k) for k in ks}
 
 
 def mean_average_precision(
@@ -119,8 +134,8 @@ def mean_average_precision(
     to find scores 0. Inputs and errors as in `recall_at_k`.
     """
     task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
-    ranks = task.search(Index(task.images.gallery), _reach(depth, task.sizes))
-    return ranks.mean_precision(_limit(depth))
+    limits = {depth: _limits(depth, task.sizes)}
+    return task.search(max(1, int(limits[depth].max())), limits).mean_precision(depth)
 
 
 @dataclass(frozen=True)
@@ -132,37 +147,75 @@ class _Task:
     gallery_labels: NDArray[np.int32]
     sizes: NDArray[np.int64]
 
-    def search(self, index: Index, reach: int) -> Ranks:
-        return hit_ranks(self.images, self.labels, self.gallery_labels, self.sizes, index, reach)
-
     def only(self, rows: NDArray[np.int64]) -> _Task:
         """The same gallery with fewer queries."""
         images = replace(self.images, queries=self.images.queries[rows], own=self.images.own[rows])
         return replace(self, images=images, labels=self.labels[rows], sizes=self.sizes[rows])
 
+    def search(self, reach: int, limits: Limits, index: Index | None = None) -> Retrieval:
+        """reach: the neighbours to search. limits: {depth: [Q], how many of them count}, at most `reach`.
+        index: an approximate one; None searches exactly, at little more than the cost of the search, as
+            rounding matters only where it could swap images of the query's class and of others, or the
+            nearest one.
+        """
+        count = len(self.labels)
+        nearest, first = np.empty(count, dtype=np.int64), np.zeros(count, dtype=np.int32)
+        precision = {depth: np.zeros(count) for depth in limits}
+        for query, rows, own in in_order(self.images, reach, self._kinds, index):
+            places = np.arange(len(query)), own.argmin(axis=1)
+            nearest[query] = np.where(own[places], -1, rows[places])
+            hit, place = np.nonzero(self._same(query, rows) & ~own & (rows >= 0))
+            rank = place + 1 - np.cumsum(own, axis=1, dtype=np.int32)[hit, place]
+            hit, rank = hit[rank <= reach], rank[rank <= reach]
+            before = np.arange(len(hit)) - np.searchsorted(hit, hit)
+            first[query[hit[before == 0]]] = rank[before == 0]
+            for depth, limit in limits.items():
+                within = rank <= limit[query[hit]]
+                shares = (before[within] + 1) / rank[within]
+                total = np.bincount(hit[within], shares, minlength=len(query))
+                precision[depth][query] = total / np.maximum(self.sizes[query], 1)
+        return Retrieval(nearest, first, precision, reach, {})
 
-def _approximate(task: _Task, reach: int, seed: int) -> tuple[Ranks, Ranks, Ranks] | None:
-    """Approximate ranks of all queries, and of the control exactly and approximately.
+    def _same(self, query: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = self.labels[query, None] == self.gallery_labels[rows]
+        return same
 
-    None where the cells that a search may look at are not enough.
-    """
-    rows = np.random.default_rng(seed).choice(len(task.labels), SAMPLE, replace=False)
-    sample = task.only(np.sort(rows))
-    exact = sample.search(Index(task.images.gallery), reach)
-    gallery = task.images.gallery
-    index = Index(gallery, cells=_cells(len(gallery)), seed=seed)
+    def _kinds(
+        self, query: NDArray[np.int64], rows: NDArray[np.int64], own: NDArray[np.bool_]
+    ) -> NDArray[np.int8]:
+        """[b, width]: 0 an image of another class, 1 one of the query's, 2 the nearest, not its own."""
+        kinds = self._same(query, rows).astype(np.int8)
+        kinds[np.arange(len(query)), own.argmin(axis=1)] = 2
+        return kinds
+
+
+def _approximate(task: _Task, reach: int, limits: Limits, ks: Sequence[int], seed: int) -> Retrieval | None:
+    """None where the cells that a search may look at are not enough."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(task.labels), SAMPLE, replace=False))
+    sample = task.only(rows)
+    sample_limits = {depth: limit[rows] for depth, limit in limits.items()}
+    exact = sample.search(reach, sample_limits)
+    index = Index(task.images.gallery, cells=_cells(len(task.images.gallery)), seed=seed)
     control, least = None, 0
     effort = max(1, index.cells // MOST_CELLS)
     while effort:
         index.set_effort(effort)
-        ranks = sample.search(index, reach)
-        if np.mean(ranks.found(1) != exact.found(1)) > GAP:
+        found = sample.search(reach, sample_limits, index)
+        if np.mean((found.rank == 1) != (exact.rank == 1)) > GAP:
             break
-        control, least, effort = ranks, effort, effort // 2
+        control, least, effort = found, effort, effort // 2
     if control is None:
         return None
     index.set_effort(least)
-    return task.search(index, reach), exact, control
+    return replace(task.search(reach, limits, index), gaps=_gaps(exact, control, ks))
+
+
+def _gaps(exact: Retrieval, found: Retrieval, ks: Sequence[int]) -> dict[str, float]:
+    recall = {f"recall_at_{k}_gap": exact.recall(k) - found.recall(k) for k in ks}
+    return recall | {
+        f"map_at_{str(depth).lower()}_gap": exact.mean_precision(depth) - found.mean_precision(depth)
+        for depth in exact.precision
+    }
 
 
 def _cells(rows: int) -> int:
@@ -194,19 +247,13 @@ def _task(
     return _Task(images, queried, searched, sizes)
 
 
-def _reach(depth: Depth, sizes: NDArray[np.int64]) -> int:
-    """How many neighbours of each query a mean average precision of that depth looks at."""
-    limit = _limit(depth)
-    return max(1, int(sizes.max())) if limit is None else limit
-
-
-def _limit(depth: Depth) -> int | None:
-    """None for "R"."""
+def _limits(depth: Depth, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[Q]: how many neighbours of each query a mean average precision of that depth looks at."""
     if depth == "R":
-        return None
+        return sizes
     if not isinstance(depth, (int, np.integer)) or depth < 1:
         raise ValueError(f"depth must be 'R' or a number from 1, not {depth!r}")
-    return int(depth)
+    return np.full(len(sizes), depth)
 
 
 def _checked_ks(ks: Sequence[Any]) -> list[int]:

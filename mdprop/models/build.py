@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision import models as torchvision_models
 
+from mdprop.branches import CLEAN
 from mdprop.errors import ModelError, one_line
 from mdprop.layers import convert_batchnorm
-from mdprop.methods import CLEAN
 from mdprop.models.conv4 import Conv4
 from mdprop.models.efficientnet import efficientnet_lite0
 from mdprop.models.embedder import Embedder, Freeze

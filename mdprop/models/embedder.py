@@ -76,6 +76,10 @@ class Embedder(nn.Module):
             x = x.expand(-1, self.in_channels, -1, -1)
         return F.normalize(self.network(x).to(self.mean.dtype), dim=-1)
 
+    def outputs(self, images: Tensor, *, features: bool) -> tuple[Tensor, ...]:
+        """One pass: ([B, D] of unit norm,), and where asked for [B, F, H, W], the last feature map."""
+        return self.forward_with_features(images) if features else (self(images),)
+
     def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """One pass: ([B, D] of unit norm, [B, F, H, W] of the last feature map), both with gradient.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from mdprop.branches import CLEAN
 from mdprop.errors import ModelError
 from mdprop.files import whole_file, write_files
 from mdprop.layers import extract_branch, multi_batchnorms
-from mdprop.methods import CLEAN
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
 from mdprop.models.layout import place
@@ -25,12 +26,17 @@ DESCRIPTION = "model.json"
 
 
 def save_model(
-    model: Embedder, folder: str | Path, *, backbone: str, embedding_dim: int, **details: Any
+    model: Embedder,
+    folder: str | Path,
+    *,
+    backbone: str,
+    embedding_dim: int,
+    details: Mapping[str, object] | None = None,
 ) -> None:
     """Write `folder`/model.safetensors and model.json.
 
     model.json holds what `load_model` needs to build the network (backbone, embedding_dim,
-    branches, mean, std) and `details`: parameters and provenance.
+    branches, mean, std) and `details`, such as parameters and provenance.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,13 +48,17 @@ def save_model(
         "mean": [float(str(v)) for v in model.mean.flatten().cpu().numpy()],
         "std": [float(str(v)) for v in model.std.flatten().cpu().numpy()],
     }
-    description = json.dumps({"build": build, **details}, indent=2, sort_keys=True)
+    description = json.dumps({"build": build, **(details or {})}, indent=2, sort_keys=True)
     _write_state(model.network, folder / WEIGHTS)
     write_files({folder / DESCRIPTION: description + "\n"})
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedder:
-    """The network that `save_model` wrote, every branch, in eval mode. Raises `ModelError`."""
+def load_model(folder: str | Path, device: str | torch.device = "cpu", branch: str | None = None) -> Embedder:
+    """The network that `save_model` wrote, in eval mode.
+
+    branch: the batch-norm branch, or mixture of two, that is to answer; None: every branch.
+    Raises `ModelError` where there is none, it is damaged, or has no such branch.
+    """
     folder = Path(folder)
     for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).exists():
@@ -63,6 +73,11 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> Embedd
     except RuntimeError as error:
         problem = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise ModelError(f"the weights in {folder} do not fit its model.json: {problem}") from None
+    if branch is not None:
+        try:
+            model.network = extract_branch(model.network, branch)
+        except ValueError as error:
+            raise ModelError(f"{folder}: {error}") from None
     return place(model, device).eval()
 
 
@@ -76,10 +91,7 @@ def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> 
     out = Path(out)
     if out.suffix not in (".safetensors", ".pth"):
         raise ModelError(f"{out}: write to a .safetensors or a .pth file")
-    try:
-        network = extract_branch(load_model(folder).network, branch)
-    except ValueError as error:
-        raise ModelError(f"{folder}: {error}") from None
+    network = load_model(folder, branch=branch).network
     out.parent.mkdir(parents=True, exist_ok=True)
     _write_state(network, out)
 

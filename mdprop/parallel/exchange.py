@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 T = TypeVar("T")
 
@@ -40,6 +37,18 @@ def _together() -> bool:
 def turns() -> slice:
     """Which of a sequence of tasks are this process's: process r of P does r, r + P, r + 2 P, …"""
     return slice(rank(), None, world_size())
+
+
+def write_in_order(write: Callable[[Iterable[T]], object], own: Iterable[T]) -> None:
+    """Write one file from all processes: `write` runs in process 0, on the results of all, see `in_order`.
+
+    own: the results of this process's `turns`. In the other processes this returns when theirs are
+        taken, which may be before the file is whole.
+    """
+    if rank():
+        send(own)
+    else:
+        write(in_order(own))
 
 
 def in_order(own: Iterable[T]) -> Iterator[T]:
@@ -142,89 +151,3 @@ def share_gradients(own: Iterable[Tensor], common: Iterable[Tensor] = ()) -> Non
         distributed.all_reduce(flat)
         for gradient, part in zip(members, flat.split([g.numel() for g in members]), strict=True):
             gradient.copy_(part.view(gradient.shape))
-
-
-# --- batch norm ---
-
-
-def synchronized() -> AbstractContextManager[object]:
-    """Batch norms in train mode use the statistics of all processes' rows, as many in each.
-
-    For every layer that calls `torch.nn.functional.batch_norm`, in branches or not, on any device
-    (`nn.SyncBatchNorm` refuses CPU tensors, and has to be put in the place of other layers).
-    """
-    return _Synchronized() if world_size() > 1 else nullcontext()
-
-
-class _Synchronized(TorchFunctionMode):
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is F.batch_norm:
-            func = _batch_norm
-        return func(*args, **(kwargs or {}))
-
-
-def _batch_norm(
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if not training:
-        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    y, mean, var = _NormalizeTogether.apply(x, weight, bias, eps)
-    if running_mean is not None and running_var is not None:
-        count = world_size() * x.numel() // x.shape[1]
-        running_mean.lerp_(mean.to(running_mean), momentum)
-        running_var.lerp_(var.to(running_var) * count / (count - 1), momentum)
-    normalized: Tensor = y
-    return normalized
-
-
-class _NormalizeTogether(torch.autograd.Function):
-    """x [B, C, ...] -> (normalised, mean [C], biased variance [C] over all processes)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        statistics = torch.stack(torch.var_mean(_wide(x), _all_but_channels(x), correction=0))
-        variances, means = gather_rows(statistics[None]).unbind(1)
-        mean = means.mean(0)
-        var = (variances + (means - mean).square()).mean(0)
-        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
-        ctx.mark_non_differentiable(mean, var)
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        x, weight, mean, scale = ctx.saved_tensors
-        dims, shape = _all_but_channels(x), (1, -1, *(1,) * (x.ndim - 2))
-        normalized = (_wide(x) - mean.view(shape)) * scale.view(shape)
-        wide = _wide(gradient)
-        own = torch.stack([wide.sum(dims), (wide * normalized).sum(dims)])
-        whole = own.clone()
-        distributed.all_reduce(whole)
-        of_mean, of_scale = (whole / (world_size() * x.numel() // x.shape[1])).view(2, *shape).unbind(0)
-        if weight is not None:
-            scale = scale * weight
-        moved = (wide - of_mean - normalized * of_scale) * scale.view(shape)
-        of_bias, of_weight = own if weight is not None else (None, None)
-        return moved.to(x.dtype), of_weight, of_bias, None
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _all_but_channels(x: Tensor) -> list[int]:
-    return [dim for dim in range(x.ndim) if dim != 1]

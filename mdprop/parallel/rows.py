@@ -1,4 +1,4 @@
-"""Which rows of a training batch each process holds."""
+"""Which rows of a training batch are whose: which slice's, which branch's, which process's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdprop.errors import ParameterError
-from mdprop.methods import CLEAN, Method
+from mdprop.methods import Method, Slice
 from mdprop.parallel.exchange import gather_rows, rank, world_size
 
 
@@ -36,44 +36,92 @@ class Share:
         return own if self.order is None else gather_rows(own)[self.order.to(own.device)]
 
 
+@dataclass(frozen=True)
+class Part:
+    """An adversarial slice: its rows among this process's attacked ones, and among those of all."""
+
+    settings: Slice
+    own: slice
+    whole: slice
+
+
+@dataclass(frozen=True)
+class BatchRows:
+    """The rows of a batch of clean images followed by its adversarial slices.
+
+    routes: {branch: rows} of this process's whole batch; attacked_routes: of its adversarial slices.
+    sources: the clean rows that the adversarial ones are made from.
+    parts: the adversarial slices that have rows.
+    batch, attacked: this process's share of the whole batch, and of the adversarial slices alone.
+    """
+
+    routes: dict[str, int]
+    attacked_routes: dict[str, int]
+    sources: Tensor
+    parts: tuple[Part, ...]
+    batch: Share
+    attacked: Share
+
+
+def batch_rows(method: Method, rows: int) -> BatchRows:
+    """Of a batch of which this process holds `rows` clean images."""
+    return _batch_rows(method, rows, rank(), world_size())
+
+
+@functools.lru_cache(maxsize=8)
+def _batch_rows(method: Method, rows: int, rank: int, processes: int) -> BatchRows:
+    sizes = method.sizes(rows)
+    sources = [row for members in method.members(rows) for row in members]
+    parts = []
+    start = 0
+    for part, size in zip(method.adversarial, sizes[1:], strict=True):
+        own = slice(start, start + size)
+        if size:
+            parts.append(Part(part, own, slice(own.start * processes, own.stop * processes)))
+        start += size
+    if processes == 1:
+        batch, attacked = Share(sum(sizes), None, None), Share(len(sources), None, None)
+    else:
+        places = _places(method, rows * processes, processes)
+        clean = rows * processes
+        batch = _share(places, rank)
+        attacked = _share([[place - clean for place in own[rows:]] for own in places], rank)
+    return BatchRows(
+        routes=_routes(method.slices, sizes),
+        attacked_routes=_routes(method.slices[1:], sizes[1:]),
+        sources=torch.tensor(sources, dtype=torch.int64),
+        parts=tuple(parts),
+        batch=batch,
+        attacked=attacked,
+    )
+
+
+def _routes(slices: tuple[Slice, ...], sizes: list[int]) -> dict[str, int]:
+    """The rows of each branch, in order."""
+    routes: dict[str, int] = {}
+    for part, size in zip(slices, sizes, strict=True):
+        routes[part.branch] = routes.get(part.branch, 0) + size
+    return routes
+
+
 def clean_rows(method: Method, batch_size: int) -> list[int]:
     """The rows of the clean batch of `batch_size` that this process trains on.
 
-    The batch is cut where the adversarial distributions' rows begin and end, and each piece into
-    equal parts, so that every process has its part of every distribution and its batch is a smaller
+    The batch is cut where the adversarial slices' rows begin and end, and each piece into
+    equal parts, so that every process has its part of every slice and its batch is a smaller
     one of the same method: of 64 rows, process 0 of 2 has 0-15 and 32-47 under mdprop.
 
     Raises `ParameterError` where that cannot be.
     """
     if not _divides(method, batch_size, world_size()):
-        sizes = ", ".join(f"{n} {name}" for name, n in method.slices(batch_size).items())
+        named = zip(method.slices, method.sizes(batch_size), strict=True)
+        sizes = ", ".join(f"{size} {part.name}" for part, size in named)
         fits = next(n for n in range(batch_size, 2**30) if _divides(method, n, world_size()))
         raise ParameterError(
             f"train.batch_size = {batch_size}: {world_size()} processes cannot have equal parts of method "
             f"{method.name}'s {sizes}; use batch_size {fits}, or another number in MDPROP_PROCESSES"
         )
     return _clean_rows(method, batch_size, world_size())[rank()]
-
-
-def batch_share(method: Method, rows: int) -> Share:
-    """Of a batch of which this process holds `rows` clean rows: the clean and the adversarial ones."""
-    return _shares(method, rows, rank(), world_size())[0]
-
-
-def attacked_share(method: Method, rows: int) -> Share:
-    """The same of the adversarial ones alone."""
-    return _shares(method, rows, rank(), world_size())[1]
-
-
-@functools.lru_cache(maxsize=8)
-def _shares(method: Method, rows: int, rank: int, processes: int) -> tuple[Share, Share]:
-    total = sum(method.slices(rows).values()) * processes
-    clean = rows * processes
-    if processes == 1:
-        return Share(total, None, None), Share(total - clean, None, None)
-    places = _places(method, clean, processes)
-    attacked = [[place - clean for place in own[rows:]] for own in places]
-    return _share(places, rank), _share(attacked, rank)
 
 
 def _share(places: list[list[int]], rank: int) -> Share:
@@ -86,8 +134,8 @@ def _places(method: Method, batch_size: int, processes: int) -> list[list[int]]:
     clean = _clean_rows(method, batch_size, processes)
     found = [list(rows) for rows in clean]
     start = batch_size
-    slices = zip(method.rows(batch_size), method.rows(batch_size // processes), strict=True)
-    for (_, members), (_, own) in slices:
+    slices = zip(method.members(batch_size), method.members(batch_size // processes), strict=True)
+    for members, own in slices:
         where = {row: start + i for i, row in enumerate(members)}
         for places, rows in zip(found, clean, strict=True):
             places += [where[rows[i]] for i in own]
@@ -106,11 +154,11 @@ def _clean_rows(method: Method, batch_size: int, processes: int) -> list[list[in
 def _divides(method: Method, batch_size: int, processes: int) -> bool:
     if batch_size % processes:
         return False
-    whole, part = method.slices(batch_size), method.slices(batch_size // processes)
-    equal = all(size == processes * part[name] for name, size in whole.items())
+    whole, part = method.sizes(batch_size), method.sizes(batch_size // processes)
+    equal = all(size == processes * own for size, own in zip(whole, part, strict=True))
     return equal and all(cut % processes == 0 for cut in _cuts(method, batch_size))
 
 
 def _cuts(method: Method, batch_size: int) -> list[int]:
-    sizes = [n for name, n in method.slices(batch_size).items() if name != CLEAN]
+    sizes = method.sizes(batch_size)[1:]
     return sorted({0, batch_size} | {end % batch_size for end in accumulate(sizes)})

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from mdprop.errors import ResultError
 from mdprop.files import read_json
+from mdprop.runs import Run
 
 REMEDY = "run `dvc repro`"
 
@@ -28,47 +29,62 @@ class Stat(TypedDict):
     n: int
 
 
-Run = Mapping[str, Mapping[str, float | None]]  # input set -> metric -> value
-Runs = Mapping[str, Mapping[int, Run]]  # method -> seed -> run
-Summary = Mapping[str, Mapping[str, Mapping[str, Stat]]]  # method -> input set -> metric
+Metrics = Mapping[str, Mapping[str, float | None]]  # input set -> metric -> value
+Rows = Mapping[str, Mapping[int, Metrics]]  # row -> seed -> metrics
+Summary = Mapping[str, Mapping[str, Mapping[str, Stat]]]  # row -> input set -> metric
+"""A row is a method, or a method and the branch it answers through, where that is not the clean one:
+`mdprop@multi_target`."""
 
 
-def collect(runs_dir: Path, methods: Sequence[str], seeds: Sequence[int]) -> Runs:
-    """The `runs_dir/<method>/<seed>/metrics.json` of the named methods and seeds, and no others.
+def method_of(row: str) -> str:
+    return row.partition("@")[0]
+
+
+def branch_of(row: str) -> str:
+    """The branch or mixture that answers; empty for the clean one."""
+    return row.partition("@")[2]
+
+
+def collect(runs: Iterable[Run]) -> Rows:
+    """The metrics.json of these runs: a row a method, followed by a row for each other branch of it.
+
+    runs: the seeds of a method side by side.
 
     A value that is null or not finite becomes None. Raises `ResultError` where a file is missing
-    or is not {input set: {metric: number}}.
+    or is not {input set: {metric: number}}; sets of another branch are called <set>@<branch>.
     """
-    return {
-        method: {seed: _read_run(runs_dir / method / str(seed) / "metrics.json") for seed in seeds}
-        for method in methods
-    }
+    rows: dict[str, dict[int, dict[str, Mapping[str, float | None]]]] = {}
+    for run in runs:
+        for name, metrics in _read_metrics(run.metrics).items():
+            input_set, at, branch = name.partition("@")
+            rows.setdefault(f"{run.method}{at}{branch}", {}).setdefault(run.seed, {})[input_set] = metrics
+    return rows
 
 
-def _read_run(path: Path) -> Run:
+def _read_metrics(path: Path) -> Metrics:
     remedy = f"delete it and {REMEDY}" if path.exists() else REMEDY
     content = read_json(path, remedy)
     if not content:
         raise ResultError(f"{path} holds no input set: {remedy}")
-    run: dict[str, dict[str, float | None]] = {}
+    read: dict[str, dict[str, float | None]] = {}
     for input_set, metrics in content.items():
         if not isinstance(metrics, dict):
             raise ResultError(f"{path}: {input_set} must be {{metric: number}}: {remedy}")
         for metric, value in metrics.items():
             if value is not None and not _is_number(value):
                 raise ResultError(f"{path}: {input_set}.{metric} = {value!r} is no number: {remedy}")
-        run[input_set] = {m: v if v is not None and math.isfinite(v) else None for m, v in metrics.items()}
-    return run
+        read[input_set] = {m: v if v is not None and math.isfinite(v) else None for m, v in metrics.items()}
+    return read
 
 
-def aggregate(runs: Runs) -> Summary:
-    """Mean and spread over seeds, in the order of the runs' own input sets and metrics."""
+def aggregate(rows: Rows) -> Summary:
+    """Mean and spread over seeds, in the order of the files' own input sets and metrics."""
     summary: dict[str, dict[str, dict[str, Stat]]] = {}
-    for method, by_seed in runs.items():
-        summary[method] = {}
+    for row, by_seed in rows.items():
+        summary[row] = {}
         for input_set in _ordered_union(by_seed.values()):
-            parts = [run[input_set] for run in by_seed.values() if input_set in run]
-            summary[method][input_set] = {
+            parts = [metrics[input_set] for metrics in by_seed.values() if input_set in metrics]
+            summary[row][input_set] = {
                 metric: _stat([part[metric] for part in parts if metric in part])
                 for metric in _ordered_union(parts)
             }

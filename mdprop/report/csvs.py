@@ -7,59 +7,78 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from mdprop.methods import CLEAN, Goal
+from mdprop.attacks.threat import Threat
+from mdprop.branches import CLEAN
 from mdprop.report.aggregate import Stat, Summary
-from mdprop.report.tables import HEADLINE, compare, input_sets, value_of
+from mdprop.report.comparisons import HEADLINE, compare, value_of
+from mdprop.report.curves import METRICS, Curves
+from mdprop.report.sets import Family, InputSet, families, input_sets
 
 Row = Sequence[str | int | float | None]
-
-
-Points = list[tuple[float, dict[str, Stat | None]]]  # x, then the metric of each method
+Points = Mapping[str, Sequence[tuple[float, Stat | None]]]  # row of the table -> x and the metric there
 
 
 def recall_points(summary: Summary) -> Points:
     """Clean Recall@K of every method, for each K that a method has."""
     metrics = {metric for sets in summary.values() for metric in sets.get(CLEAN, {})}
     ks = sorted(int(m[1]) for m in (re.fullmatch(r"recall_at_(\d+)", metric) for metric in metrics) if m)
-    return [
-        (k, {method: value_of(summary, method, CLEAN, f"recall_at_{k}") for method in summary}) for k in ks
-    ]
+    return {row: [(k, value_of(summary, row, CLEAN, f"recall_at_{k}")) for k in ks] for row in summary}
 
 
-def robustness_points(summary: Summary, epsilons: Mapping[str, float], goal: Goal) -> Points:
-    """Recall@1 of every method against epsilon, under the sets of one goal; epsilon 0 is clean."""
-    return [
-        (s.epsilon, {method: value_of(summary, method, s.name, HEADLINE) for method in summary})
-        for s in input_sets(summary, epsilons)
-        if (s.name == CLEAN or s.goal == goal) and s.epsilon is not None
-    ]
+def robustness_points(summary: Summary, family: Family) -> Points:
+    """Recall@1 of every method against epsilon, under the sets of one family; epsilon 0 is clean."""
+    sets = (InputSet(CLEAN), *family.sets)
+    return {
+        method: [(s.epsilon or 0.0, value_of(summary, method, s.name, HEADLINE)) for s in sets]
+        for method in summary
+    }
 
 
 def recall_csv(summary: Summary) -> str:
-    """Columns k, then a method each: clean Recall@K."""
-    return _write(["k", *summary], _mean_rows(recall_points(summary)))
+    """Columns method, k, recall: of clean images."""
+    points = recall_points(summary)
+    rows = [(method, k, _mean(stat)) for method, series in points.items() for k, stat in series]
+    return _write(["method", "k", "recall"], rows)
 
 
-def robustness_csv(summary: Summary, epsilons: Mapping[str, float], goal: Goal) -> str:
-    """Columns epsilon (in the units of `epsilons`), then a method each: Recall@1."""
-    return _write(["epsilon", *summary], _mean_rows(robustness_points(summary, epsilons, goal)))
+def robustness_csv(summary: Summary, threats: Mapping[str, Threat]) -> str:
+    """Recall@1 by epsilon, in `units`; `attack` names a curve: its goal, and more where that has several."""
+    rows: list[Row] = []
+    for family in families(input_sets(summary, threats)):
+        threat = family.threat
+        kind = (family.title, threat.goal, threat.norm, threat.units)
+        for method, series in robustness_points(summary, family).items():
+            rows += [(method, *kind, epsilon, _mean(stat)) for epsilon, stat in series]
+    return _write(["method", "attack", "goal", "norm", "units", "epsilon", "recall_at_1"], rows)
 
 
-def _mean_rows(points: Points) -> Iterable[Row]:
-    return ((x, *(stat["mean"] if stat else None for stat in stats.values())) for x, stats in points)
+def training_csv(curves: Curves) -> str:
+    """A row an epoch of a run, with what was measured after it."""
+    rows: list[Row] = []
+    for run, metrics in curves.items():
+        values = {key: dict(metrics.get(key, ())) for key in METRICS}
+        for epoch in sorted({epoch for curve in values.values() for epoch in curve}):
+            rows.append((run.method, run.seed, epoch, *(curve.get(epoch) for curve in values.values())))
+    return _write(["method", "seed", "epoch", *METRICS], rows)
 
 
-def table_csv(summary: Summary, epsilons: Mapping[str, float]) -> str:
+def table_csv(summary: Summary, threats: Mapping[str, Threat]) -> str:
     """Long form, a row a metric: mean, std and n, and the mean's difference from and ratio to `standard`."""
     rows: list[Row] = []
     for method, sets in summary.items():
-        for input_set in input_sets({method: sets}, epsilons):
-            for metric, stat in sets[input_set.name].items():
-                difference, ratio = compare(summary, method, input_set.name, metric)
+        for s in input_sets({method: sets}, threats):
+            attack = (s.threat.goal, s.threat.norm, s.threat.units) if s.threat else (None, None, None)
+            for metric, stat in sets[s.name].items():
+                difference, ratio = compare(summary, method, s.name, metric)
                 values = (stat["mean"], stat["std"], stat["n"], difference, ratio)
-                rows.append((method, input_set.name, input_set.epsilon, metric, *values))
-    header = ["method", "input_set", "epsilon", "metric", "mean", "std", "n", "difference", "ratio"]
-    return _write(header, rows)
+                rows.append((method, s.name, *attack, s.epsilon, metric, *values))
+    attack_columns = ["goal", "norm", "units", "epsilon"]
+    stat_columns = ["mean", "std", "n", "difference", "ratio"]
+    return _write(["method", "input_set", *attack_columns, "metric", *stat_columns], rows)
+
+
+def _mean(stat: Stat | None) -> float | None:
+    return stat["mean"] if stat else None
 
 
 def _write(header: Sequence[str], rows: Iterable[Row]) -> str:

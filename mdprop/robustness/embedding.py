@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 from mdprop.data.stores.embeddings import write_embeddings
 from mdprop.data.stores.images import Batch
 from mdprop.models.embedder import embed_images
+from mdprop.parallel.exchange import write_in_order
 from mdprop.runtime.memory import trimmed
 
 
@@ -23,10 +25,8 @@ def extract_embeddings(
     batches: with several processes, those of this process's `turns`; process 0 writes for all.
     """
     model.eval()
-    write_embeddings(
-        out,
-        (
-            (ids.numpy(), labels.numpy(), embed_images(model, images, device).float().cpu().numpy())
-            for ids, labels, images in trimmed(batches)
-        ),
+    embedded = (
+        (ids.numpy(), labels.numpy(), embed_images(model, images, device).float().cpu().numpy())
+        for ids, labels, images in trimmed(batches)
     )
+    write_in_order(functools.partial(write_embeddings, out), embedded)

@@ -2,86 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdprop.attacks.threat import Threat
+from mdprop.branches import CLEAN
+from mdprop.config.schema import EvaluateSettings
+from mdprop.data.stores.adversarial import read_outcomes
 from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.errors import ResultError
-from mdprop.methods import CLEAN, GALLERY
-from mdprop.metrics import (
-    clustering_scores,
-    embedding_density,
-    recall_at_k,
-    retrieval_scores,
-    spectral_decay,
-)
+from mdprop.metrics import clustering_scores, embedding_density, retrieve, spectral_decay
+from mdprop.metrics.retrieval import Retrieval
+from mdprop.runs import GALLERY, Run
 
 MAP_DEPTH = 1000
 
+Columns = dict[str, NDArray[Any]]
+"""Of the queries of one input set, by name: [Q] each."""
 
-def evaluate_sets(
-    folder: Path, sets: Sequence[str], ks: Sequence[int], seed: int, exact_limit: int | None = None
-) -> dict[str, dict[str, float]]:
-    """{input set: {metric: value}} from folder/<set>.parquet, for `clean` and the adversarial `sets`.
+Metrics = dict[str, float]
 
-    Queries search the gallery of a data set that has one, folder/gallery.parquet, else the clean
-    images; adversarial ones without their own clean image. The second
-    protocol, recall_at_K_all_adversarial, searches each adversarial query among all other
-    adversarial images of its set.
-    seed: of k-means, and of an approximate search. exact_limit: see `retrieval_scores`.
+
+@dataclass(frozen=True)
+class Images:
+    """ids [N], labels [N] and embeddings [N, D]."""
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+
+    def of(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings of the images with these ids: [..., D]."""
+        order = np.argsort(self.ids)
+        return self.embeddings[order[np.searchsorted(self.ids, ids, sorter=order)]]
+
+
+def evaluate_run(
+    run: Run, branches: Sequence[str], threats: Mapping[str, Threat], settings: EvaluateSettings
+) -> tuple[dict[str, Metrics], list[Columns]]:
+    """What each query finds, and the measures of each input set.
+
+    Queries search the gallery of a data set that has one, else the clean images; adversarial ones
+    without their own clean image. In a second protocol each adversarial query searches all other
+    adversarial images of its set. Gallery and queries are embedded through the answering branch.
+
+    Returns {input set: {metric: value}}, where a set of another branch than clean is called
+    <set>@<branch>; and the columns of queries.parquet, set by set: see `write_queries`. The means of
+    retrieval, of the distance moved and of the goals' measures are taken over these columns.
 
     Raises `ResultError` for a set that cannot be measured: too small, too few dimensions, not finite.
     """
-    clean = read_embeddings(folder / f"{CLEAN}.parquet")
-    separate = folder / f"{GALLERY}.parquet"
-    ids, labels, gallery = read_embeddings(separate) if separate.exists() else clean
-    results: dict[str, dict[str, float]] = {}
-    for name in (CLEAN, *sets):
-        path = folder / f"{name}.parquet"
-        query_ids, query_labels, queries = clean if name == CLEAN else read_embeddings(path)
-        try:
-            results[name] = _measure(
-                queries, query_labels, query_ids, gallery, labels, ids, ks, seed, exact_limit
-            )
-            among = {} if name == CLEAN else recall_at_k(queries, query_labels, ks)
-        except ValueError as error:
-            causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
-            raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
-        results[name] |= {f"recall_at_{k}_all_adversarial": value for k, value in among.items()}
-    return results
+    metrics: dict[str, Metrics] = {}
+    queries: list[Columns] = []
+    for branch in branches:
+        clean = Images(*read_embeddings(run.embeddings(branch, CLEAN)))
+        separate = run.embeddings(branch, GALLERY)
+        gallery = Images(*read_embeddings(separate)) if separate.exists() else clean
+        for name in (CLEAN, *threats):
+            path = run.embeddings(branch, name)
+            images = clean if name == CLEAN else Images(*read_embeddings(path))
+            try:
+                columns, values = _retrieval(images, gallery, settings)
+                values |= _space(images, settings.seed)
+                if name != CLEAN:
+                    among = retrieve(images.embeddings, images.labels, settings.ks)
+                    columns["rank_all_adversarial"] = among.rank
+                    values |= {f"recall_at_{k}_all_adversarial": among.recall(k) for k in settings.ks}
+            except ValueError as error:
+                causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
+                raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
+            if name != CLEAN:
+                reached = _attack(run, branch, name, threats[name], images, clean)
+                values |= {key: float(column.mean(dtype=np.float64)) for key, column in reached.items()}
+                columns |= reached
+            count = len(images.ids)
+            where = {"set": np.full(count, name), "branch": np.full(count, branch)}
+            queries.append({**where, "id": images.ids, "label": images.labels, **columns})
+            metrics[name if branch == CLEAN else f"{name}@{branch}"] = values
+    return metrics, queries
 
 
-def _measure(
-    queries: NDArray[np.float32],
-    query_labels: NDArray[np.int64],
-    query_ids: NDArray[np.int64],
-    gallery: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    ks: Sequence[int],
-    seed: int,
-    exact_limit: int | None,
-) -> dict[str, float]:
-    retrieval = retrieval_scores(
-        queries,
-        query_labels,
-        ks,
+def _retrieval(images: Images, gallery: Images, settings: EvaluateSettings) -> tuple[Columns, Metrics]:
+    """Where each query finds its class, and what that amounts to."""
+    found: Retrieval = retrieve(
+        images.embeddings,
+        images.labels,
+        settings.ks,
         ("R", MAP_DEPTH),
-        gallery=gallery,
-        gallery_labels=labels,
-        gallery_ids=ids,
-        ids=query_ids,
-        exact_limit=exact_limit,
-        seed=seed,
+        gallery=gallery.embeddings,
+        gallery_labels=gallery.labels,
+        gallery_ids=gallery.ids,
+        ids=images.ids,
+        exact_limit=settings.exact_limit,
+        seed=settings.seed,
     )
-    density = embedding_density(queries, query_labels)
+    columns: Columns = {
+        "hit": found.rank == 1,
+        "rank": found.rank,
+        "average_precision": found.precision["R"],
+        f"average_precision_{MAP_DEPTH}": found.precision[MAP_DEPTH],
+    }
+    values = {f"recall_at_{k}": found.recall(k) for k in settings.ks}
+    values |= {f"map_at_{str(d).lower()}": float(column.mean()) for d, column in found.precision.items()}
+    return columns, values | dict(found.gaps)
+
+
+def _space(images: Images, seed: int) -> Metrics:
+    density = embedding_density(images.embeddings, images.labels)
     return {
-        **retrieval,
-        **clustering_scores(queries, query_labels, seed=seed),
+        **clustering_scores(images.embeddings, images.labels, seed=seed),
         **{f"density_{key}": value for key, value in density.items()},
-        "spectral_decay": spectral_decay(queries),
-        "queries": len(queries),
+        "spectral_decay": spectral_decay(images.embeddings),
+        "queries": len(images.ids),
+    }
+
+
+def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, clean: Images) -> Columns:
+    """How far an attack got with each query.
+
+    Raises `ResultError` where the set's images are not those that were embedded.
+    """
+    outcomes = read_outcomes(run.adversarial(branch, name))
+    if not np.array_equal(outcomes.ids, images.ids):
+        raise ResultError(
+            f"{run.adversarial(branch, name)} and {run.embeddings(branch, name)} hold different images: "
+            "run the embed stage again"
+        )
+    before = clean.of(images.ids)
+    return {
+        "moved": np.linalg.norm(images.embeddings - before, axis=1),
+        "objective": outcomes.objective,
+        **threat.wants.measure(images.embeddings, before, clean.of(outcomes.aims)),
     }

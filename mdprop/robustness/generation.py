@@ -1,43 +1,111 @@
-"""Adversarial test sets: the threat that every trained model meets."""
+"""Adversarial test sets: the threats that every trained model meets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 
-from mdprop.attacks import Bound, feature_attack, target_rows
+from mdprop.attacks.norms import BALLS
+from mdprop.attacks.pgd import best_of, pgd
+from mdprop.attacks.threat import Threat
 from mdprop.data.loading.datasets import BATCH_SIZE, load_images, row_batches
-from mdprop.data.stores.images import Batch
-from mdprop.data.stores.arrow import ALL
+from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
-from mdprop.methods import Goal, TargetKind
+from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
+from mdprop.parallel.exchange import turns
 from mdprop.runtime.memory import trimmed
 
 
-@dataclass(frozen=True)
-class Threat:
-    """An attack on the test images.
+class Adversary:
+    """Attacks on the test images through one model, each white-box through the model as it is.
 
-    goal: single_target   towards one image of another class,
-          multi_target    towards `targets` images of other classes at once,
-          unadversarial   towards another image of the same class,
-          untargeted      away from the image's own clean embedding.
-    epsilon: radius of the L-infinity ball in [0, 1] pixels, a number or [C, 1, 1].
-    step_ratio: size of a step, as a share of epsilon.
+    store, transform: the clean test images, as the model meets them.
+    threats: attacks by the name of their set. queries, seed: see `sample_rows`; the seed also decides
+        what each image looks at and where it starts.
+
+    What the images look at is drawn from the whole store; its clean embeddings are computed once for
+    all threats.
     """
 
-    goal: Goal
-    epsilon: Bound
-    steps: int
-    step_ratio: float
-    targets: int
+    def __init__(
+        self,
+        model: Embedder,
+        store: ImageStore,
+        transform: v2.Transform,
+        threats: Mapping[str, Threat],
+        queries: int,
+        seed: int,
+    ) -> None:
+        self.model, self.store, self.transform = model.eval(), store, transform
+        self.threats, self.seed = threats, seed
+        self.device = model.mean.device
+        self.rows = sample_rows(len(store), queries, seed)
+        labels, rows = torch.from_numpy(store.labels), torch.from_numpy(self.rows)
+        self._aims = {
+            name: t.wants.aims(labels, rows, t.targets, torch.Generator().manual_seed(seed))
+            for name, t in threats.items()
+        }
+        self._looked_at = torch.cat([aims.flatten() for aims in self._aims.values()]).unique()
+        self._embeddings = self._embed(self._looked_at.numpy())
+
+    def attack(self, name: str) -> Iterator[Attacked]:
+        """The images of the sampled rows under one threat, a batch in memory at a time.
+
+        With several processes, the batches of this one's turns. What an image becomes does not depend
+        on how the rows are batched.
+        """
+        threat, aims = self.threats[name], self._aims[name]
+        for places in trimmed(list(row_batches(range(len(self.rows)), BATCH_SIZE))[turns()]):
+            members = self.rows[places]
+            ids = self.store.ids[members]
+            clean = load_images(self.store, members, self.transform).to(
+                self.device, memory_format=torch.channels_last
+            )
+            looked_at = aims[:, places]
+            targets = self._embeddings[torch.searchsorted(self._looked_at, looked_at).to(self.device)]
+            images, reached = self._attempts(threat, clean, targets, ids)
+            yield Attacked(
+                torch.from_numpy(ids),
+                torch.from_numpy(self.store.labels[members]),
+                images.cpu(),
+                reached.float().cpu(),
+                torch.from_numpy(self.store.ids[looked_at]),
+            )
+
+    def _attempts(
+        self, threat: Threat, clean: Tensor, targets: Tensor, ids: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """The best of the threat's restarts for each image, and the objective that it reaches."""
+        goal, std = threat.wants, self.model.std
+        epsilon, start = (threat.in_pixels(radius, std) for radius in (threat.epsilon, threat.start))
+        ball = BALLS[threat.norm](clean, epsilon, 0.0, 1.0)
+
+        def objective(images: Tensor) -> Tensor:
+            return goal.objective(self.model(images), targets)
+
+        attempts = (
+            pgd(
+                objective,
+                clean + ball.start(_noise(clean, ids, self.seed, restart), start),
+                ball,
+                steps=threat.steps,
+                step_size=threat.step_size(std),
+            )
+            for restart in range(threat.restarts)
+        )
+        return best_of(objective, attempts)
+
+    def _embed(self, rows: NDArray[np.int64]) -> Tensor:
+        """Clean embeddings of some rows [R, D], on the model's device."""
+        batches = row_batches(rows, BATCH_SIZE)
+        images = (load_images(self.store, batch, self.transform) for batch in trimmed(batches))
+        return torch.cat([embed_images(self.model, batch, self.device) for batch in images])
 
 
 def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:
@@ -47,56 +115,9 @@ def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(count, queries, replace=False))
 
 
-def generate_set(
-    model: nn.Module,
-    store: ImageStore,
-    rows: NDArray[np.int64],
-    transform: v2.Transform,
-    threat: Threat,
-    seed: int,
-    device: torch.device,
-    turns: slice = ALL,
-) -> Iterator[Batch]:
-    """Attack the images of `rows`: batches of (ids, labels, images), one in memory at a time.
-
-    White-box through the branch that the model is deployed with (clean, in eval mode): iterative,
-    from a random start in the ball. Targets are clean embeddings of images drawn from the whole
-    store. Targets and starts depend on `seed` and the image, not on how the rows are batched.
-    turns: which of the batches.
-    """
-    model.eval()
-    aims = _targets(torch.from_numpy(store.labels), torch.from_numpy(rows), threat, seed)
-    for places in trimmed(list(row_batches(range(len(rows)), BATCH_SIZE))[turns]):
-        members = rows[places]
-        images = load_images(store, members, transform).to(device, memory_format=torch.channels_last)
-        aimed_at = [load_images(store, aim, transform) for aim in aims[:, places].tolist()]
-        targets = torch.stack([embed_images(model, aim, device) for aim in aimed_at])
-        adversarial = feature_attack(
-            model,
-            images,
-            targets,
-            epsilon=threat.epsilon,
-            steps=threat.steps,
-            step_size=threat.epsilon * threat.step_ratio,
-            lower=0.0,
-            upper=1.0,
-            start=_noise(images, store.ids[members], seed) * threat.epsilon,
-            away=threat.goal == "untargeted",
-        )
-        yield torch.from_numpy(store.ids[members]), torch.from_numpy(store.labels[members]), adversarial.cpu()
-
-
-def _targets(labels: Tensor, rows: Tensor, threat: Threat, seed: int) -> Tensor:
-    """The rows that each image aims at (or flees from): [T, Q]."""
-    if threat.goal == "untargeted":
-        return rows[None]
-    kind: TargetKind = "same_class" if threat.goal == "unadversarial" else "other_class"
-    count = threat.targets if threat.goal == "multi_target" else 1
-    return target_rows(labels, rows, count, kind, torch.Generator().manual_seed(seed))
-
-
-def _noise(images: Tensor, ids: NDArray[np.int64], seed: int) -> Tensor:
-    """Uniform noise in ±1 [B, C, H, W], the same for the same image and seed."""
+def _noise(images: Tensor, ids: NDArray[np.int64], seed: int, restart: int) -> Tensor:
+    """Uniform noise in ±1 [B, C, H, W], the same for the same seed, image and restart."""
     shape = tuple(images.shape[1:])
-    noise = [np.random.default_rng([seed, int(i)]).uniform(-1, 1, shape).astype(np.float32) for i in ids]
+    keys = ([seed, int(i), restart] if restart else [seed, int(i)] for i in ids)
+    noise = [np.random.default_rng(key).uniform(-1, 1, shape).astype(np.float32) for key in keys]
     return torch.from_numpy(np.stack(noise)).to(images)

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     import torch
 
 
+def started_by_torchrun() -> bool:
+    """Whether this is one of the processes of a stage; a scheduler's `$RANK` alone says nothing."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
 def is_main() -> bool:
     """Whether this process writes and speaks: of several, the first."""
-    return os.environ.get("RANK", "0") == "0"
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 def device() -> torch.device:
@@ -25,7 +30,7 @@ def device() -> torch.device:
     import torch
 
     name = os.environ.get("MDPROP_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if started_by_torchrun() else 1
     if beside > 1 and name.startswith("cuda"):
         name = _own_gpu(name, beside, torch.cuda.device_count())
     try:

@@ -35,7 +35,7 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
 
 class _Rate(progress.ProgressColumn):
     def render(self, task: progress.Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:,.1f}/s")
+        return Text(_rate(task.finished_speed or task.speed or 0.0))
 
 
 def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -70,6 +70,14 @@ def _line(description: str, done: int, total: int | None, seconds: float) -> str
     """
     rate = done / max(seconds, 1e-9)
     if total is None or done >= total:
-        return f"{description}: {done} in {seconds:.1f} s, {rate:.1f}/s"
+        return f"{description}: {done} in {seconds:.1f} s, {_rate(rate)}"
     left = f", {(total - done) / rate:.0f} s left" if done else ""
-    return f"{description}: {done}/{total}, {rate:.1f}/s{left}"
+    return f"{description}: {done}/{total}, {_rate(rate)}{left}"
+
+
+def _rate(per_second: float) -> str:
+    """
+    >>> _rate(1234.56), _rate(0.25), _rate(0.0)
+    ('1,234.6/s', '4.0 s each', '0.0/s')
+    """
+    return f"{1 / per_second:,.1f} s each" if 0 < per_second < 1 else f"{per_second:,.1f}/s"

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mdprop.config.attacks import AttackSettings
+from mdprop.config.schema import TrainSettings
 from mdprop.data.loading.samplers import ClassBalancedSampler
 from mdprop.data.loading.transforms import to_float
 from mdprop.methods import Method
 from mdprop.models import Embedder, parameter_groups
+from mdprop.parallel.batchnorm import synchronize_batchnorm
 from mdprop.parallel.exchange import share_gradients
 from mdprop.runtime.progress import track
-from mdprop.training.step import Precision, TrainingAttack, training_step
+from mdprop.training.step import training_step
 
 
 def train(
@@ -23,28 +26,19 @@ def train(
     loss: nn.Module,
     method: Method,
     loader: DataLoader[tuple[Tensor, int]],
-    *,
-    epochs: int,
-    learning_rate: float,
-    weight_decay: float,
-    schedule: str,
+    settings: TrainSettings,
+    attack: AttackSettings | None,
     seed: int,
-    learning_rates: Mapping[str, float | None] | None = None,
-    attack: TrainingAttack | None = None,
-    precision: Precision = "float32",
     after_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, values: None,
 ) -> Embedder:
     """Train `model` in place and return it, in eval mode; the last epoch's weights are kept.
 
     loader: batches by a `ClassBalancedSampler`, whose epoch is set here; with several processes,
         this one's rows of them.
-    schedule: "constant", the authors', or "one_cycle" (Smith and Topin 2019) with `learning_rate`
-        as its peak.
+    settings: epochs, rates, schedule ("constant", the authors', or "one_cycle", Smith and Topin 2019,
+        with the rates as its peaks), weight decay and precision.
+    attack: how examples are made; None for a method without any.
     seed: of targets and start noise, drawn from (seed, epoch).
-    learning_rates: of the groups "head", "clean_batchnorm", "auxiliary_batchnorm" and "loss", where
-        they differ from `learning_rate`; `schedule` holds for them too.
-    attack: how examples are made; None for the method without any.
-    precision: see `training_step`.
     after_epoch: called with the number of epochs done and {"loss": mean of the epoch}.
 
     (The authors keep the epoch with the best Recall@1 on the test classes.)
@@ -52,19 +46,20 @@ def train(
     sampler = loader.batch_sampler
     assert isinstance(sampler, ClassBalancedSampler)
     device = model.mean.device
-    groups = _optimizer_groups(model, loss, learning_rate, learning_rates or {}, weight_decay)
+    synchronize_batchnorm(model)
+    groups = _optimizer_groups(model, loss, settings)
     optimizer = torch.optim.Adam(groups, fused=True)
     scheduler = None
-    if schedule == "one_cycle":
+    if settings.schedule == "one_cycle":
         peaks = [group["lr"] for group in groups]
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, epochs * len(loader))
-    for epoch in range(epochs):
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, settings.epochs * len(loader))
+    for epoch in range(settings.epochs):
         sampler.epoch = epoch
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         total = torch.zeros((), device=device)
-        for images, labels in track(loader, f"{method.name}, epoch {epoch + 1} of {epochs}"):
+        for images, labels in track(loader, f"{method.name}, epoch {epoch + 1} of {settings.epochs}"):
             images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
-            value = training_step(model, loss, method, images, labels, attack, generator, precision)
+            value = training_step(model, loss, method, images, labels, attack, generator, settings.precision)
             optimizer.zero_grad()
             value.backward()
             share_gradients(model.parameters(), loss.parameters())
@@ -76,21 +71,15 @@ def train(
     return model.eval()
 
 
-def _optimizer_groups(
-    model: Embedder,
-    loss: nn.Module,
-    learning_rate: float,
-    learning_rates: Mapping[str, float | None],
-    weight_decay: float,
-) -> list[dict[str, Any]]:
+def _optimizer_groups(model: Embedder, loss: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:
     """What Adam is given: the groups of the model's parameters, and the loss's own, without decay."""
     members = {**parameter_groups(model), "loss": list(loss.parameters())}
-    rates = {name: learning_rates.get(name) for name in members}
+    rates = settings.learning_rates.model_dump()
     return [
         {
             "params": parameters,
-            "lr": learning_rate if rates[name] is None else rates[name],
-            "weight_decay": 0.0 if name == "loss" else weight_decay,
+            "lr": settings.learning_rate if rates.get(name) is None else rates[name],
+            "weight_decay": 0.0 if name == "loss" else settings.weight_decay,
         }
         for name, parameters in members.items()
         if parameters

@@ -6,7 +6,6 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,22 +15,22 @@ from PIL import Image
 from torch import Tensor
 
 import mdprop.data.prepare
-import mdprop.data.readers.glyphs
-from mdprop.config.schema import READERS, ImageSettings
 from mdprop.data.images import decode
-from mdprop.data.prepare import READER_KEYS, encode_entry, prepare
+from mdprop.data.prepare import encode_entry, prepare
+from mdprop.data.readers import glyphs
 from mdprop.data.readers.entries import Entry
+from mdprop.data.readers.settings import ImageSettings
 from mdprop.data.stores.images import ImageStore
 from mdprop.errors import DataError
-from tests.data.published import trees
+from tests.data.readers import trees
+from tests.data.readers.blocks import IMAGES, settings
 
 MakeClasses = Callable[..., None]
 SPLITS = ("train", "val", "test")
 
 
-def folder_settings(root: Path, **changes: Any) -> SimpleNamespace:
-    values = {"reader": "folder", "root": str(root), "mode": "L", "resize": 6, "encoding": "compressed"}
-    return SimpleNamespace(**{**values, **changes})
+def folder_settings(root: Path, **changes: object) -> ImageSettings:
+    return settings("folder", root, **changes)
 
 
 def held(store: ImageStore) -> list[str]:
@@ -129,10 +128,10 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path, root: Path, encoding:
 
 
 def test_the_digest_follows_the_content(tmp_path: Path, root: Path) -> None:
-    settings = folder_settings(root)
-    before = prepare("x", settings, tmp_path / "out", validation_classes=1)["splits"]
+    block = folder_settings(root)
+    before = prepare("x", block, tmp_path / "out", validation_classes=1)["splits"]
     Image.new("L", (8, 6), 1).save(root / "f" / "0.png")
-    after = prepare("x", settings, tmp_path / "out", validation_classes=1)["splits"]
+    after = prepare("x", block, tmp_path / "out", validation_classes=1)["splits"]
     assert {s: before[s]["sha256"] == after[s]["sha256"] for s in SPLITS} == {
         "train": True,
         "val": True,
@@ -256,16 +255,16 @@ def test_an_elongated_image_is_refused(tmp_path: Path, root: Path) -> None:
 def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"train": "AB", "val": "ΔΛ", "test": "ԱԲ"}
     characters = {split: [("SCRIPT", char) for char in few[split]] for split in few}
-    monkeypatch.setattr(mdprop.data.readers.glyphs, "characters", lambda: characters)
+    monkeypatch.setattr(glyphs, "characters", lambda: characters)
+    images = {**IMAGES, "mode": "RGB", "resize": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
     drawing = {"reader": "glyphs", "seed": 3, "images_per_class": 2, "difficulty": 1.0}
-    settings = SimpleNamespace(**drawing, mode="RGB", resize=16, encoding="compressed")
-    manifest = prepare("glyphs", settings, tmp_path / "out")
+    manifest = prepare("glyphs", glyphs.Settings.model_validate({**images, **drawing}), tmp_path / "out")
     assert {split: manifest["splits"][split]["images"] for split in SPLITS} == {
         "train": 4,
         "val": 4,
         "test": 4,
     }
-    drawn = np.asarray(mdprop.data.readers.glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
+    drawn = np.asarray(glyphs.draw("Ա", 1, seed=3, difficulty=1.0, size=16))
     stored = shown(ImageStore(tmp_path / "out" / "test.arrow").image(1))
     np.testing.assert_array_equal(stored, np.stack([drawn] * 3, -1))
 
@@ -273,15 +272,12 @@ def test_glyphs_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_omniglot_is_packed(tmp_path: Path, make_classes: MakeClasses) -> None:
     make_classes(tmp_path / "raw" / "images_background", ["G/character01", "G/character02", "L/character01"])
     make_classes(tmp_path / "raw" / "images_evaluation", ["A/character01", "A/character02"])
-    settings = folder_settings(tmp_path / "raw", reader="omniglot")
-    prepare("o", settings, tmp_path / "out", validation_classes=1)
+    prepare("o", settings("omniglot", tmp_path / "raw"), tmp_path / "out", validation_classes=1)
     assert ImageStore(tmp_path / "out" / "val.arrow").class_names == {2: "L/character01"}
 
 
-def published_settings(reader: str, root: Path, **changes: Any) -> SimpleNamespace:
-    return folder_settings(
-        root, **{"reader": reader, "check_counts": False, "mode": "RGB", "resize": 3, **changes}
-    )
+def published_settings(reader: str, root: Path, **changes: object) -> ImageSettings:
+    return settings(reader, root, **{"mode": "RGB", "resize": 3, **changes})
 
 
 @pytest.mark.parametrize("reader", ["cub200", "cars196", "sop"])
@@ -310,8 +306,8 @@ def test_published_data_are_packed(tmp_path: Path, reader: str) -> None:
 
 def test_queries_and_gallery_are_packed(tmp_path: Path) -> None:
     trees.inshop(tmp_path / "raw", [1, 2, 3, 2], [1, 2], [3, 1])
-    settings = published_settings("inshop", tmp_path / "raw")
-    manifest = prepare("i", settings, tmp_path / "out", validation_classes=1)
+    block = published_settings("inshop", tmp_path / "raw")
+    manifest = prepare("i", block, tmp_path / "out", validation_classes=1)
     assert list(manifest["splits"]) == ["train", "val", "test", "gallery"]
     stores = {split: ImageStore(tmp_path / "out" / f"{split}.arrow") for split in manifest["splits"]}
     assert {split: len(store) for split, store in stores.items()} == {
@@ -338,11 +334,11 @@ def test_a_data_set_without_a_gallery_loses_the_old_one(tmp_path: Path, root: Pa
 
 def test_counts_are_checked_before_anything_is_taken_away(tmp_path: Path) -> None:
     trees.cub200(tmp_path / "raw", [2, 3, 4, 2])
-    settings = published_settings("cub200", tmp_path / "raw", check_counts=True)
+    block = published_settings("cub200", tmp_path / "raw", check_counts=True)
     with pytest.raises(
         DataError, match="has 5 images of 2 classes for train, published are 5,864 of 100; it"
     ):
-        prepare("c", settings, tmp_path / "out", validation_classes=1, train_fraction=0.5)
+        prepare("c", block, tmp_path / "out", validation_classes=1, train_fraction=0.5)
 
 
 @pytest.mark.parametrize("fraction_of", ["images", "classes"])
@@ -351,10 +347,10 @@ def test_a_fraction_of_the_training_images(
 ) -> None:
     make_classes(tmp_path / "raw" / "train", ["a", "b", "c", "d", "e"], images=8)
     make_classes(tmp_path / "raw" / "test", ["x", "y"], images=8)
-    settings = folder_settings(tmp_path / "raw")
-    full = prepare("x", settings, tmp_path / "full", validation_classes=1)
+    block = folder_settings(tmp_path / "raw")
+    full = prepare("x", block, tmp_path / "full", validation_classes=1)
     few = prepare(
-        "x", settings, tmp_path / "few", validation_classes=1, train_fraction=0.5, fraction_of=fraction_of
+        "x", block, tmp_path / "few", validation_classes=1, train_fraction=0.5, fraction_of=fraction_of
     )
     train = few["splits"]["train"]
     assert (train["images"], train["classes"]) == ((16, 4) if fraction_of == "images" else (16, 2))
@@ -376,20 +372,6 @@ def test_a_val_folder_wins_over_validation_classes(tmp_path: Path, make_classes:
 def test_too_many_validation_classes(tmp_path: Path, root: Path) -> None:
     with pytest.raises(DataError, match=r"^dataset\.validation_classes = 2: allowed are 0 to 1, "):
         prepare("x", folder_settings(root), tmp_path / "out", validation_classes=2)
-
-
-def test_readers_and_their_keys_are_those_of_the_parameters() -> None:
-    shared = {"reader", *ImageSettings.model_fields}
-    assert {reader: set(keys) for reader, keys in READER_KEYS.items()} == {
-        reader: set(section.model_fields) - shared for reader, section in READERS.items()
-    }
-
-
-def test_an_unknown_reader(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"^datasets\.x\.reader = zip: known are glyphs, folder, omniglot, cub200, "
-    ):
-        prepare("x", folder_settings(tmp_path, reader="zip"), tmp_path / "out")
 
 
 def test_a_missing_root_names_the_key(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ class Project:
         marker = "Running stage '"
         return {line.split("'")[1] for line in done.stdout.splitlines() if line.startswith(marker)}
 
+    def read_params(self) -> Any:
+        return YAML(typ="safe").load((self.path / "params.yaml").read_text())
+
     def would_run(self) -> set[str]:
         """The stages that DVC finds changed, and all that follow from them."""
         from dvc.repo import Repo

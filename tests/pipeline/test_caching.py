@@ -30,6 +30,25 @@ def test_the_attack_reaches_the_adversarial_methods_only(project):
         assert project.would_run() == expected | {"report"}
 
 
+def test_a_recipe_reaches_its_own_method_only(project):
+    slices = [{"goal": "single_target", "share": "1/2", "branch": "near", "epsilon": 0.02}]
+    recipes = {**project.read_params()["recipes"], "near": slices}
+    with project.params(recipes=recipes, methods__single_target=["at", "advprop", "near"]):
+        assert project.would_run() == {f"{n}-single-target@near-0" for n in ("train", *LATER)} | {"report"}
+    with project.params(recipes=recipes):
+        assert project.would_run() == {"report"}
+
+
+def test_answering_branches_do_not_reach_training(project):
+    with project.params(adversary__branches=["clean", "multi_target"]):
+        assert project.would_run() == stages(LATER) | {"report"}
+
+
+def test_editing_a_goal_reaches_training_and_attacks(project):
+    with project.edited("mdprop/attacks/goals/towards.py"):
+        assert project.would_run() == stages(("train", *LATER)) | {"report"}
+
+
 def test_ks_reach_evaluation_and_report_only(project):
     with project.params(evaluate__ks=[1, 3]):
         assert project.would_run() == stages(["evaluate"]) | {"report"}
@@ -63,7 +82,7 @@ def test_editing_the_report_writes_the_report_only(project, name):
 
 
 def test_editing_the_drawing_prepares_again(project):
-    with project.edited("mdprop/data/glyphs.py"):
+    with project.edited("mdprop/data/readers/glyphs.py"):
         assert project.would_run() == stages(("train", *LATER)) | {"prepare", "report"}
 
 

@@ -1,64 +1,109 @@
-"""Synthetic metrics: plausible numbers by formula, different for every method, seed and input set."""
+"""Synthetic metrics: plausible numbers by formula, different for every method, branch, seed and input set."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from mdprop.methods import CLEAN, goal_of
+from mdprop.attacks.threat import Threat
+from mdprop.branches import CLEAN
+from mdprop.report.aggregate import Stat, Summary
+from mdprop.runs import Run
 
 METHODS = ("standard", "at", "advprop", "mdprop")
 KS = (1, 2, 4, 8)
-EPSILONS = {
-    "single_target_small": 0.05,
-    "single_target_middle": 0.1,
-    "single_target_large": 0.2,
-    "multi_target_small": 0.05,
-    "multi_target_middle": 0.1,
-    "multi_target_large": 0.2,
-    "untargeted_middle": 0.1,
-    "unadversarial_middle": 0.1,
+THREATS = {
+    "single_target_small": Threat(goal="single_target", epsilon=0.05),
+    "single_target_middle": Threat(goal="single_target", epsilon=0.1),
+    "single_target_large": Threat(goal="single_target", epsilon=0.2),
+    "multi_target_small": Threat(goal="multi_target", epsilon=0.05),
+    "multi_target_middle": Threat(goal="multi_target", epsilon=0.1),
+    "multi_target_large": Threat(goal="multi_target", epsilon=0.2),
+    "untargeted_middle": Threat(goal="untargeted", epsilon=0.1),
+    "unadversarial_middle": Threat(goal="unadversarial", epsilon=0.1),
 }
 CLEAN_RECALL = {"standard": 0.79, "at": 0.74, "advprop": 0.78, "mdprop": 0.81, "mdprop_unadv": 0.80}
 ROBUSTNESS = {"standard": 12.0, "at": 3.0, "advprop": 5.0, "mdprop": 4.0, "mdprop_unadv": 4.5}
 
+Metrics = dict[str, dict[str, float]]
 
-def make_run(method: str, seed: int) -> dict[str, dict[str, float]]:
+
+def make_metrics(
+    method: str,
+    seed: int,
+    branches: Sequence[str] = (CLEAN,),
+    threats: Mapping[str, Threat] = THREATS,
+) -> Metrics:
     """One metrics.json: {input set: {metric: number}}."""
-    noise = random.Random(f"{method} {seed}")
-    run: dict[str, dict[str, float]] = {}
-    for name in (CLEAN, *EPSILONS):
-        epsilon = EPSILONS.get(name, 0.0) * (-0.2 if goal_of(name) == "unadversarial" else 1.0)
-        recall = CLEAN_RECALL[method] * 2 ** (-ROBUSTNESS[method] * epsilon) + noise.uniform(-0.01, 0.01)
-        metrics = {f"recall_at_{k}": 1 - (1 - recall) / k**0.7 for k in KS}
-        if name != CLEAN:
-            metrics |= {f"recall_at_{k}_all_adversarial": 0.9 * metrics[f"recall_at_{k}"] for k in KS}
-        metrics |= {
-            "map_at_r": 0.5 * recall,
-            "map_at_1000": 0.6 * recall,
-            "nmi": 0.8 * recall,
-            "f1": 0.4 * recall,
+    return {
+        name if branch == CLEAN else f"{name}@{branch}": _measures(method, seed, branch, threats.get(name))
+        for branch in branches
+        for name in (CLEAN, *threats)
+    }
+
+
+def _measures(method: str, seed: int, branch: str, threat: Threat | None) -> dict[str, float]:
+    noise = random.Random(f"{method} {seed} {branch} {threat}")
+    epsilon = threat.epsilon * (-0.2 if threat.goal == "unadversarial" else 1.0) if threat else 0.0
+    recall = CLEAN_RECALL[method] * 2 ** (-ROBUSTNESS[method] * epsilon) + noise.uniform(-0.01, 0.01)
+    metrics = {f"recall_at_{k}": 1 - (1 - recall) / k**0.7 for k in KS}
+    if threat:
+        metrics |= {f"recall_at_{k}_all_adversarial": 0.9 * metrics[f"recall_at_{k}"] for k in KS}
+        metrics |= {"moved": 5 * threat.epsilon, "objective": 1 - threat.epsilon}
+        metrics |= {"approach": 4 * threat.epsilon} if threat.goal != "untargeted" else {}
+    metrics |= {
+        "map_at_r": 0.5 * recall,
+        "map_at_1000": 0.6 * recall,
+        "nmi": 0.8 * recall,
+        "f1": 0.4 * recall,
+    }
+    intra, inter = 0.2 + noise.uniform(0, 0.05), 0.9 - noise.uniform(0, 0.05)
+    metrics |= {"density_intra": intra, "density_inter": inter, "density_ratio": intra / inter}
+    return metrics | {"spectral_decay": 0.3 - 0.1 * CLEAN_RECALL[method], "queries": 500}
+
+
+def make_rows(
+    methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0,), threats: Mapping[str, Threat] = THREATS
+) -> dict[str, dict[int, Metrics]]:
+    """What `collect` finds where the clean branch alone answers."""
+    return {m: {seed: make_metrics(m, seed, threats=threats) for seed in seeds} for m in methods}
+
+
+def summary_of(**values: tuple[float | None, float | None]) -> Summary:
+    """method=(clean, single_target_middle) Recall@1; None: missing."""
+    return {
+        method: {
+            name: {"recall_at_1": Stat(mean=value, std=0.0, n=1)}
+            for name, value in zip((CLEAN, "single_target_middle"), pair, strict=True)
+            if value is not None
         }
-        intra, inter = 0.2 + noise.uniform(0, 0.05), 0.9 - noise.uniform(0, 0.05)
-        metrics |= {"density_intra": intra, "density_inter": inter, "density_ratio": intra / inter}
-        metrics |= {"spectral_decay": 0.3 - 0.1 * CLEAN_RECALL[method], "queries": 500}
-        run[name] = metrics
-    return run
+        for method, pair in values.items()
+    }
 
 
-def make_runs(
-    methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0,)
-) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
-    return {method: {seed: make_run(method, seed) for seed in seeds} for method in methods}
+def runs_of(methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0,)) -> list[Run]:
+    return [Run(method, seed) for method in methods for seed in seeds]
 
 
-def write_runs(folder: Path, methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0,)) -> Path:
-    """`folder`/<method>/<seed>/metrics.json for each method and seed."""
-    for method, by_seed in make_runs(methods, seeds).items():
-        for seed, run in by_seed.items():
-            path = folder / method / str(seed) / "metrics.json"
-            path.parent.mkdir(parents=True)
-            path.write_text(json.dumps(run))
-    return folder
+def write_runs(
+    runs: Sequence[Run],
+    branches: Mapping[str, Sequence[str]] | None = None,
+    threats: Mapping[str, Threat] = THREATS,
+) -> None:
+    """The metrics.json of each run below the working folder; methods not in `branches` have the clean one."""
+    for run in runs:
+        answering = (branches or {}).get(run.method, (CLEAN,))
+        run.folder.mkdir(parents=True)
+        run.metrics.write_text(json.dumps(make_metrics(run.method, run.seed, answering, threats)))
+
+
+def write_curves(run: Run, every: int = 1) -> None:
+    """dvclive's tables of three epochs, with validation after every so many."""
+    curves = {"train/loss": (1.5, 0.9, 0.7), "validation/recall_at_1": (0.3, 0.45, 0.55)}
+    for metric, values in curves.items():
+        path = run.live / "plots" / "metrics" / f"{metric}.tsv"
+        path.parent.mkdir(parents=True)
+        step = every if metric.startswith("validation") else 1
+        lines = [f"{epoch}\t{value}" for epoch, value in enumerate(values, 1) if epoch % step == 0]
+        path.write_text("\n".join([f"step\t{path.stem}", *lines]) + "\n")

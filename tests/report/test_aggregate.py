@@ -10,19 +10,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdprop.errors import ResultError
-from mdprop.report.aggregate import aggregate, collect, read_summary, to_json
-from tests.report.synthetic import EPSILONS, METHODS, make_run, make_runs, write_runs
+from mdprop.report.aggregate import aggregate, branch_of, collect, method_of, read_summary, to_json
+from mdprop.runs import Run
+from tests.report.synthetic import METHODS, THREATS, make_metrics, make_rows, runs_of, write_runs
 
 
-def test_collect_reads_the_named_runs_only(tmp_path: Path) -> None:
-    write_runs(tmp_path, METHODS, (0, 1))
-    runs = collect(tmp_path, ["mdprop", "at"], [1])
-    assert runs == {"mdprop": {1: make_run("mdprop", 1)}, "at": {1: make_run("at", 1)}}
+def test_collect_reads_the_named_runs_only(folder: Path) -> None:
+    write_runs(runs_of(METHODS, (0, 1)))
+    rows = collect([Run("mdprop", 1), Run("at", 1)])
+    assert rows == {"mdprop": {1: make_metrics("mdprop", 1)}, "at": {1: make_metrics("at", 1)}}
+
+
+def test_each_method_is_followed_by_its_branches(folder: Path) -> None:
+    mixture = "clean+25%multi_target"
+    runs = runs_of(["standard", "advprop", "mdprop"], (0, 1))
+    write_runs(runs, {"advprop": ["clean", "single_target"], "mdprop": ["clean", "multi_target", mixture]})
+    summary = aggregate(collect(runs))
+    assert list(summary) == [
+        "standard",
+        "advprop",
+        "advprop@single_target",
+        "mdprop",
+        "mdprop@multi_target",
+        f"mdprop@{mixture}",
+    ]
+    assert all(list(sets) == ["clean", *THREATS] for sets in summary.values())
+    found = make_metrics("mdprop", 0, [mixture]), make_metrics("mdprop", 1, [mixture])
+    expected = mean(metrics[f"clean@{mixture}"]["nmi"] for metrics in found)
+    assert summary[f"mdprop@{mixture}"]["clean"]["nmi"]["mean"] == pytest.approx(expected)
+    assert summary["mdprop"]["clean"]["nmi"]["n"] == 2
+
+
+def test_without_the_clean_branch_there_is_no_row_of_it(folder: Path) -> None:
+    runs = runs_of(["standard", "mdprop"])
+    write_runs(runs, {"mdprop": ["multi_target"]})
+    assert list(collect(runs)) == ["standard", "mdprop@multi_target"]
+
+
+def test_a_row_is_a_method_and_a_branch() -> None:
+    assert (method_of("mdprop"), branch_of("mdprop")) == ("mdprop", "")
+    row = "mdprop@clean+25%multi_target"
+    assert (method_of(row), branch_of(row)) == ("mdprop", "clean+25%multi_target")
 
 
 def test_one_seed_has_no_spread() -> None:
-    stat = aggregate(make_runs(seeds=(3,)))["mdprop"]["clean"]["recall_at_1"]
-    assert stat == {"mean": make_run("mdprop", 3)["clean"]["recall_at_1"], "std": 0.0, "n": 1}
+    stat = aggregate(make_rows(seeds=(3,)))["mdprop"]["clean"]["recall_at_1"]
+    assert stat == {"mean": make_metrics("mdprop", 3)["clean"]["recall_at_1"], "std": 0.0, "n": 1}
 
 
 def test_spread_is_the_sample_standard_deviation() -> None:
@@ -51,18 +84,19 @@ def test_a_metric_that_one_seed_lacks_counts_the_others() -> None:
 
 
 @pytest.mark.parametrize("value", ["null", "NaN", "Infinity", "-Infinity"])
-def test_undefined_in_one_seed_makes_the_mean_undefined(tmp_path: Path, value: str) -> None:
-    write_runs(tmp_path, ["at"], [0, 1])
-    (tmp_path / "at" / "1" / "metrics.json").write_text(f'{{"clean": {{"recall_at_1": {value}}}}}')
-    summary = aggregate(collect(tmp_path, ["at"], [0, 1]))
+def test_undefined_in_one_seed_makes_the_mean_undefined(folder: Path, value: str) -> None:
+    runs = runs_of(["at"], [0, 1])
+    write_runs(runs)
+    runs[1].metrics.write_text(f'{{"clean": {{"recall_at_1": {value}}}}}')
+    summary = aggregate(collect(runs))
     assert summary["at"]["clean"]["recall_at_1"] == {"mean": None, "std": None, "n": 2}
     assert "NaN" not in to_json(summary)
 
 
-def test_missing_run_names_file_and_remedy(tmp_path: Path) -> None:
-    write_runs(tmp_path, ["at"], [0])
+def test_missing_run_names_file_and_remedy(folder: Path) -> None:
+    write_runs(runs_of(["at"]))
     with pytest.raises(ResultError, match=r"at/1/metrics\.json not found: run `dvc repro`$"):
-        collect(tmp_path, ["at"], [0, 1])
+        collect(runs_of(["at"], [0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -75,25 +109,25 @@ def test_missing_run_names_file_and_remedy(tmp_path: Path) -> None:
         ('{"clean": {"recall_at_1": true}}', r"clean\.recall_at_1 = True is no number"),
     ],
 )
-def test_corrupt_run_names_file_and_remedy(tmp_path: Path, content: str, message: str) -> None:
-    write_runs(tmp_path, ["at"], [0])
-    path = tmp_path / "at" / "0" / "metrics.json"
-    path.write_text(content)
+def test_corrupt_run_names_file_and_remedy(folder: Path, content: str, message: str) -> None:
+    run = Run("at", 0)
+    write_runs([run])
+    run.metrics.write_text(content)
     with pytest.raises(ResultError, match=message) as caught:
-        collect(tmp_path, ["at"], [0])
-    assert str(path) in str(caught.value)
+        collect([run])
+    assert str(run.metrics) in str(caught.value)
     assert str(caught.value).endswith("delete it and run `dvc repro`")
     assert "\n" not in str(caught.value)
 
 
 def test_json_is_deterministic_and_reads_back(tmp_path: Path) -> None:
-    text = to_json(aggregate(make_runs(seeds=(0, 1))))
-    assert text == to_json(aggregate(make_runs(seeds=(0, 1))))
+    text = to_json(aggregate(make_rows(seeds=(0, 1))))
+    assert text == to_json(aggregate(make_rows(seeds=(0, 1))))
     path = tmp_path / "metrics.json"
     path.write_text(text)
     summary = read_summary(path)
     assert list(summary) == list(METHODS)
-    assert list(summary["at"]) == ["clean", *EPSILONS]
+    assert list(summary["at"]) == ["clean", *THREATS]
     assert summary == json.loads(text)
 
 

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from mdprop.attacks import Threat
+from mdprop.config.schema import EvaluateSettings
+from mdprop.data.stores.adversarial import Attacked, write_adversarial
 from mdprop.data.stores.embeddings import write_embeddings
+from mdprop.data.stores.queries import read_queries, write_queries
 from mdprop.errors import DataError, ResultError
 from mdprop.metrics import clustering_scores, embedding_density, mean_average_precision, spectral_decay
-from mdprop.robustness.evaluation import evaluate_sets
+from mdprop.robustness.evaluation import evaluate_run
+from mdprop.runs import Run
 
 IDS = np.array([10, 11, 12, 13, 14, 15])
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -21,18 +29,40 @@ def at_angles(degrees: list[float]) -> NDArray[np.float32]:
     return np.stack([np.cos(radians), np.sin(radians), 0 * radians], axis=1).astype(np.float32)
 
 
-def write(folder: Path, name: str, degrees: list[float], rows: list[int]) -> None:
-    write_embeddings(folder / f"{name}.parquet", [(IDS[rows], LABELS[rows], at_angles(degrees))])
+def write(
+    run: Run, name: str, degrees: list[float], rows: list[int], branch: str = "clean", aims: int = 15
+) -> None:
+    path = run.embeddings(branch, name)
+    write_embeddings(path, [(IDS[rows], LABELS[rows], at_angles(degrees))])
+    if name not in ("clean", "gallery"):
+        ids, labels = torch.from_numpy(IDS[rows]), torch.from_numpy(LABELS[rows])
+        part = Attacked(
+            ids, labels, torch.zeros(len(rows), 1, 2, 2), ids / 100, torch.full_like(ids, aims)[None]
+        )
+        write_adversarial(run.adversarial(branch, name), [part], {})
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write(tmp_path, "clean", CLEAN, [0, 1, 2, 3, 4, 5])
-    return tmp_path
+def run(tmp_path: Path) -> Run:
+    run = Run("mdprop", 0, tmp_path)
+    write(run, "clean", CLEAN, [0, 1, 2, 3, 4, 5])
+    return run
 
 
-def test_clean_images_search_all_others(folder: Path) -> None:
-    results = evaluate_sets(folder, [], [1, 2, 4], seed=0)
+def settings(ks: tuple[int, ...] = (1,), seed: int = 0, exact_limit: int = 10**6) -> EvaluateSettings:
+    return EvaluateSettings(ks=ks, seed=seed, exact_limit=exact_limit)
+
+
+def threats(*names: str, goal: str = "single_target") -> dict[str, Threat]:
+    return {name: Threat(goal=goal, epsilon=0.1) for name in names}
+
+
+def measured(run: Run, *names: str, **options: Any) -> dict[str, dict[str, float]]:
+    return evaluate_run(run, ["clean"], threats(*names), settings(**options))[0]
+
+
+def test_clean_images_search_all_others(run: Run) -> None:
+    results = measured(run, ks=(1, 2, 4))
     assert list(results) == ["clean"]
     clean = results["clean"]
     # The nearest is right for 10, 11 and 15; the second for 12 and 13; the third for 14.
@@ -42,8 +72,8 @@ def test_clean_images_search_all_others(folder: Path) -> None:
     assert clean["queries"] == 6
 
 
-def test_the_other_measures_are_those_of_the_embeddings(folder: Path) -> None:
-    clean = evaluate_sets(folder, [], [1], seed=3)["clean"]
+def test_the_other_measures_are_those_of_the_embeddings(run: Run) -> None:
+    clean = measured(run, seed=3)["clean"]
     embeddings = at_angles(CLEAN)
     expected = {
         "map_at_r": mean_average_precision(embeddings, LABELS, depth="R"),
@@ -56,13 +86,13 @@ def test_the_other_measures_are_those_of_the_embeddings(folder: Path) -> None:
     assert set(clean) == {*expected, "recall_at_1", "queries"}
 
 
-def test_adversarial_queries_search_the_clean_gallery_without_their_own_image(folder: Path) -> None:
+def test_adversarial_queries_search_the_clean_gallery_without_their_own_image(run: Run) -> None:
     # Image 10 hardly moved: its own clean image is nearest, but 11 is what it must find.
     # Image 13 has moved to class 0, 14 to its own clean image, 15 to the other image of its class.
-    write(folder, "single_target_small", [0.5, 2, 79, 81], [0, 3, 4, 5])
-    results = evaluate_sets(folder, ["single_target_small"], [1, 2, 4], seed=0)
-    found = results["single_target_small"]
-    assert list(results) == ["clean", "single_target_small"]
+    write(run, "small", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    results = measured(run, "small", ks=(1, 2, 4))
+    found = results["small"]
+    assert list(results) == ["clean", "small"]
     assert found["recall_at_1"] == pytest.approx(2 / 4)
     # 13 meets 10, 11, then 12 of its class; 14 meets 13, 12, then 15 of its class.
     assert found["recall_at_2"] == pytest.approx(2 / 4)
@@ -70,74 +100,144 @@ def test_adversarial_queries_search_the_clean_gallery_without_their_own_image(fo
     assert found["queries"] == 4
 
 
-def test_finding_its_own_clean_image_is_no_hit(folder: Path) -> None:
+def test_finding_its_own_clean_image_is_no_hit(run: Run) -> None:
     # Every query sits on its own clean image; with that image in the gallery each would be a hit.
-    write(folder, "untargeted_x", [5, 40, 76], [1, 2, 3])
-    found = evaluate_sets(folder, ["untargeted_x"], [1], seed=0)["untargeted_x"]
-    assert found["recall_at_1"] == pytest.approx(1 / 3)
-    write(folder, "untargeted_y", CLEAN, [0, 1, 2, 3, 4, 5])
-    results = evaluate_sets(folder, ["untargeted_y"], [1, 2], seed=0)
+    write(run, "x", [5, 40, 76], [1, 2, 3])
+    assert measured(run, "x")["x"]["recall_at_1"] == pytest.approx(1 / 3)
+    write(run, "y", CLEAN, [0, 1, 2, 3, 4, 5])
+    results = measured(run, "y", ks=(1, 2))
     for k in (1, 2):
-        assert results["untargeted_y"][f"recall_at_{k}"] == results["clean"][f"recall_at_{k}"]
+        assert results["y"][f"recall_at_{k}"] == results["clean"][f"recall_at_{k}"]
 
 
-def test_the_second_protocol_searches_among_adversarial_images(folder: Path) -> None:
+def test_the_second_protocol_searches_among_adversarial_images(run: Run) -> None:
     # Each far from its clean class, but beside the other image of its class that moved along.
-    write(folder, "multi_target_large", [200, 201, 250, 251], [0, 1, 2, 3])
-    found = evaluate_sets(folder, ["multi_target_large"], [1, 2], seed=0)["multi_target_large"]
+    write(run, "large", [200, 201, 250, 251], [0, 1, 2, 3])
+    found = measured(run, "large", ks=(1, 2))["large"]
     assert found["recall_at_1"] == 0
     assert found["recall_at_1_all_adversarial"] == 1
     assert found["recall_at_2_all_adversarial"] == 1
-    assert "recall_at_1_all_adversarial" not in evaluate_sets(folder, [], [1], seed=0)["clean"]
+    assert "recall_at_1_all_adversarial" not in measured(run)["clean"]
 
 
-def test_each_set_is_measured_by_itself(folder: Path) -> None:
-    write(folder, "single_target_a", [0.5, 2, 79, 81], [0, 3, 4, 5])
-    write(folder, "unadversarial_b", [4, 41, 75], [0, 3, 2])
-    both = evaluate_sets(folder, ["single_target_a", "unadversarial_b"], [1, 2], seed=0)
-    for name in ("single_target_a", "unadversarial_b"):
-        assert both[name] == evaluate_sets(folder, [name], [1, 2], seed=0)[name]
-    assert both["unadversarial_b"]["recall_at_1"] == 1
+def test_each_set_is_measured_by_itself(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    write(run, "b", [4, 41, 75], [0, 3, 2])
+    both = measured(run, "a", "b", ks=(1, 2))
+    for name in ("a", "b"):
+        assert both[name] == measured(run, name, ks=(1, 2))[name]
+    assert both["b"]["recall_at_1"] == 1
 
 
-def test_results_are_plain_numbers(folder: Path) -> None:
-    write(folder, "single_target_a", [0.5, 2, 79, 81], [0, 3, 4, 5])
-    for metrics in evaluate_sets(folder, ["single_target_a"], [1], seed=0).values():
+def test_how_far_an_attack_got(run: Run) -> None:
+    # All look at image 15, at 130 degrees: 10 covers the way from 130 to 65, 13 does not move.
+    write(run, "a", [65, 76, 0], [0, 3, 1])
+    found = measured(run, "a")["a"]
+    assert found["objective"] == pytest.approx((0.10 + 0.13 + 0.11) / 3)
+    chord = lambda degrees: 2 * np.sin(np.deg2rad(degrees) / 2)  # noqa: E731
+    assert found["moved"] == pytest.approx((chord(65) + chord(5)) / 3, rel=1e-5)
+    before, after = (chord(130), chord(54), chord(125)), (chord(65), chord(54), chord(130))
+    approach = np.mean([1 - b / a for a, b in zip(before, after, strict=True)])
+    assert found["approach"] == pytest.approx(approach, rel=1e-5)
+    flight = evaluate_run(run, ["clean"], threats("a", goal="untargeted"), settings())[0]["a"]
+    assert "approach" not in flight and flight["moved"] == found["moved"]
+
+
+def test_every_mean_is_one_over_the_queries(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    write(run, "b", [4, 41, 75], [0, 3, 2])
+    metrics, parts = evaluate_run(run, ["clean"], threats("a", "b"), settings((1, 2, 4)))
+    write_queries(run.queries, parts)
+    table = read_queries(run.queries)
+    assert table.column_names[:4] == ["set", "branch", "id", "label"]
+    rows = table.to_pylist()
+    assert [row["id"] for row in rows if row["set"] == "a"] == IDS[[0, 3, 4, 5]].tolist()
+    for name, count in (("clean", 6), ("a", 4), ("b", 3)):
+        own = [row for row in rows if row["set"] == name]
+        assert len(own) == count
+        found = metrics[name]
+        assert found["recall_at_1"] == np.mean([row["hit"] for row in own])
+        for k in (1, 2, 4):
+            assert found[f"recall_at_{k}"] == np.mean([1 <= row["rank"] <= k for row in own])
+        assert found["map_at_r"] == pytest.approx(np.mean([row["average_precision"] for row in own]))
+        assert found["map_at_1000"] == pytest.approx(np.mean([row["average_precision_1000"] for row in own]))
+        attacked = ("moved", "objective", "approach")
+        if name == "clean":
+            assert all(row[key] is None for row in own for key in (*attacked, "rank_all_adversarial"))
+            continue
+        among = np.mean([1 <= row["rank_all_adversarial"] <= 2 for row in own])
+        assert found["recall_at_2_all_adversarial"] == among
+        for key in attacked:
+            assert found[key] == pytest.approx(np.mean([row[key] for row in own]), rel=1e-6)
+
+
+def test_each_branch_has_a_gallery_of_its_own(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    for name, degrees, rows in (
+        ("clean", [0, 1, 40, 41, 80, 81], range(6)),
+        ("a", [0, 40, 80, 81], [0, 2, 4, 5]),
+    ):
+        write(run, name, degrees, list(rows), branch="multi_target")
+    metrics, parts = evaluate_run(run, ["clean", "multi_target"], threats("a"), settings())
+    assert list(metrics) == ["clean", "a", "clean@multi_target", "a@multi_target"]
+    assert metrics["clean"] == measured(run)["clean"]
+    assert metrics["clean@multi_target"]["recall_at_1"] == metrics["a@multi_target"]["recall_at_1"] == 1
+    assert [(part["set"][0], part["branch"][0]) for part in parts] == [
+        ("clean", "clean"),
+        ("a", "clean"),
+        ("clean", "multi_target"),
+        ("a", "multi_target"),
+    ]
+
+
+def test_results_are_plain_numbers(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    for metrics in measured(run, "a").values():
         assert all(type(value) in (int, float) for value in metrics.values())
 
 
-def test_a_missing_set(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"untargeted_x\.parquet does not exist: run the embed stage first$"):
-        evaluate_sets(folder, ["untargeted_x"], [1], seed=0)
+def test_a_missing_set(run: Run) -> None:
+    with pytest.raises(DataError, match=r"x\.parquet does not exist: run the embed stage first$"):
+        measured(run, "x")
 
 
-def test_queries_too_few_to_measure_are_one_line(folder: Path) -> None:
-    write(folder, "untargeted_x", [5, 40], [1, 2])  # one image a class: no density within classes
+def test_images_that_are_not_those_that_were_attacked(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    rows = [0, 3, 4, 2]
+    write_embeddings(run.embeddings("clean", "a"), [(IDS[rows], LABELS[rows], at_angles([1, 2, 3, 4]))])
+    with pytest.raises(ResultError, match=r"hold different images: run the embed stage again$"):
+        measured(run, "a")
+
+
+def test_queries_too_few_to_measure_are_one_line(run: Run) -> None:
+    write(run, "x", [5, 40], [1, 2])  # one image a class: no density within classes
     with pytest.raises(
         ResultError,
-        match=r"untargeted_x\.parquet cannot be measured: density needs two classes, and a class with two "
+        match=r"x\.parquet cannot be measured: density needs two classes, and a class with two "
         r"images \(too few adversary\.queries, ",
     ):
-        evaluate_sets(folder, ["untargeted_x"], [1], seed=0)
+        measured(run, "x")
 
 
 def test_embeddings_of_a_training_that_diverged_are_one_line(tmp_path: Path) -> None:
-    write(tmp_path, "clean", [0, 5, float("nan"), 76, 81, 130], [0, 1, 2, 3, 4, 5])
+    run = Run("at", 1, tmp_path)
+    write(run, "clean", [0, 5, float("nan"), 76, 81, 130], [0, 1, 2, 3, 4, 5])
     with pytest.raises(
         ResultError, match=r"clean\.parquet cannot be measured: .*NaN.* a training that diverged"
     ):
-        evaluate_sets(tmp_path, [], [1], seed=0)
+        measured(run)
 
 
-def test_queries_search_the_gallery_of_a_data_set_that_has_one(folder: Path) -> None:
+def test_queries_search_the_gallery_of_a_data_set_that_has_one(run: Run) -> None:
     # Ids are those of other images, so nothing is left out; class 2 has no image near its queries.
     gallery = at_angles([1, 39, 300])
-    write_embeddings(folder / "gallery.parquet", [(np.array([20, 21, 22]), np.array([0, 1, 2]), gallery)])
-    write(folder, "untargeted_x", [1, 2, 0, 41], [0, 1, 2, 3])
-    results = evaluate_sets(folder, ["untargeted_x"], [1, 2], seed=0)
+    path = run.embeddings("clean", "gallery")
+    write_embeddings(path, [(np.array([20, 21, 22]), np.array([0, 1, 2]), gallery)])
+    write(run, "x", [1, 2, 0, 41], [0, 1, 2, 3])
+    results = measured(run, "x", ks=(1, 2))
     # 10 and 11 find 20, 12 and 13 find 21, 14 finds 21 first; 15 too.
     assert results["clean"]["recall_at_1"] == pytest.approx(4 / 6)
-    assert results["untargeted_x"]["recall_at_1"] == pytest.approx(3 / 4)
+    assert results["x"]["recall_at_1"] == pytest.approx(3 / 4)
     assert "gallery" not in results
 
 
@@ -146,9 +246,21 @@ def test_above_the_limit_the_gap_of_the_approximate_search_is_reported(tmp_path:
     labels = np.repeat(np.arange(300), 10)
     points = (rng.normal(size=(300, 8))[labels] + 0.3 * rng.normal(size=(3000, 8))).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    write_embeddings(tmp_path / "clean.parquet", [(np.arange(3000), labels, points)])
-    exact = evaluate_sets(tmp_path, [], [1], seed=0)["clean"]
-    near = evaluate_sets(tmp_path, [], [1], seed=0, exact_limit=1000)["clean"]
+    run = Run("at", 1, tmp_path)
+    write_embeddings(run.embeddings("clean", "clean"), [(np.arange(3000), labels, points)])
+    exact, near = measured(run)["clean"], measured(run, exact_limit=1000)["clean"]
     assert set(near) - set(exact) == {"recall_at_1_gap", "map_at_r_gap", "map_at_1000_gap"}
     assert abs(near["recall_at_1_gap"]) <= 0.001
     assert near["recall_at_1"] == pytest.approx(exact["recall_at_1"], abs=0.003)
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.5])
+def test_queries_that_are_missing_or_damaged_are_one_line(run: Run, share: float | None) -> None:
+    write_queries(run.queries, evaluate_run(run, ["clean"], {}, settings())[1])
+    assert isinstance(read_queries(run.queries), pa.Table)
+    data = run.queries.read_bytes()
+    run.queries.unlink()
+    if share is not None:
+        run.queries.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(DataError, match=r"queries\.parquet (does not exist|is truncated).* evaluate stage"):
+        read_queries(run.queries)

@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
-from mdprop.attacks import feature_attack
-from mdprop.data import transforms
+from mdprop.attacks import GOALS, Threat, feature_attack, target_rows
+from mdprop.data.loading import transforms
+from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
 from mdprop.layers import extract_branch, multi_batchnorms, route
-from mdprop.methods import GOALS, Goal
+from mdprop.models import Embedder
 from mdprop.robustness import generation
-from mdprop.robustness.generation import Threat, generate_set, sample_rows
+from mdprop.robustness.generation import Adversary, sample_rows
 from tests.helpers import small_embedder, small_store
 
 TRANSFORM = transforms.test_transform(16, 16)
-CPU = torch.device("cpu")
-ROWS = np.array([0, 2, 3, 7, 8, 11, 14])
+QUERIES = 7
 
 
 @pytest.fixture(scope="module")
@@ -28,194 +28,200 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     return small_store(tmp_path_factory.mktemp("store") / "test.arrow", classes=5, images=3)
 
 
-def model_with(*branches: str) -> nn.Module:
+def model_with(*branches: str) -> Embedder:
     """In float64, so that rounding does not decide the sign of a gradient."""
     return small_embedder(branches or ("clean",)).double().eval()
 
 
-def threat(goal: Goal = "multi_target", **changes: Any) -> Threat:
+def threat(goal: str = "multi_target", **changes: Any) -> Threat:
     return Threat(**{"goal": goal, "epsilon": 0.05, "steps": 3, "step_ratio": 0.5, "targets": 3, **changes})
 
 
 def generated(
-    model: nn.Module, store: ImageStore, aim: Threat, seed: int = 0, rows: Any = ROWS
-) -> tuple[Tensor, Tensor, Tensor]:
-    batches = generate_set(model, store, rows, TRANSFORM, aim, seed, CPU)
-    ids, labels, images = (torch.cat(column) for column in zip(*batches, strict=True))
-    return ids, labels, images
+    model: Embedder, store: ImageStore, aim: Threat, seed: int = 0, queries: int = QUERIES
+) -> Attacked:
+    adversary = Adversary(model, store, TRANSFORM, {"set": aim}, queries, seed)
+    ids, labels, images, objective, aims = zip(*adversary.attack("set"), strict=True)
+    return Attacked(
+        torch.cat(ids), torch.cat(labels), torch.cat(images), torch.cat(objective), torch.cat(aims, dim=1)
+    )
 
 
-def clean_images(store: ImageStore, rows: Any = ROWS) -> Tensor:
-    return transforms.to_float(torch.stack([TRANSFORM(store.image(int(row))) for row in rows]))
+def rows_of(store: ImageStore, ids: Tensor) -> list[int]:
+    return [store.ids.tolist().index(i) for i in ids.flatten().tolist()]
 
 
-@pytest.fixture
-def attacks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `feature_attack` is called with."""
-    calls: list[dict[str, Any]] = []
-
-    def spy(embed: Any, images: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        calls.append({"images": images, "targets": targets, **options})
-        return feature_attack(embed, images, targets, **options)
-
-    monkeypatch.setattr(generation, "feature_attack", spy)
-    return calls
+def images_of(store: ImageStore, ids: Tensor) -> Tensor:
+    return transforms.to_float(torch.stack([TRANSFORM(store.image(row)) for row in rows_of(store, ids)]))
 
 
 # --- what is attacked ---
 
 
-def test_ids_and_labels_are_those_of_the_rows(store: ImageStore) -> None:
-    ids, labels, images = generated(model_with(), store, threat())
-    assert ids.tolist() == store.ids[ROWS].tolist()
-    assert labels.tolist() == store.labels[ROWS].tolist()
-    assert images.shape == (7, 1, 16, 16)
-    assert images.dtype == torch.float32
+def test_ids_and_labels_are_those_of_the_sampled_rows(store: ImageStore) -> None:
+    found = generated(model_with(), store, threat())
+    rows = sample_rows(15, QUERIES, 0)
+    assert found.ids.tolist() == store.ids[rows].tolist()
+    assert found.labels.tolist() == store.labels[rows].tolist()
+    assert found.images.shape == (7, 1, 16, 16)
+    assert found.images.dtype == torch.float32
 
 
 @pytest.mark.parametrize("goal", GOALS)
-@pytest.mark.parametrize("epsilon", [0.0, 0.05, torch.full((1, 1, 1), 0.05)])
-def test_images_stay_in_the_ball_and_in_range(store: ImageStore, goal: Goal, epsilon: Any) -> None:
-    _, _, images = generated(model_with(), store, threat(goal, epsilon=epsilon))
-    moved = (images - clean_images(store)).abs()
-    assert moved.max() <= float(epsilon) + 1e-6
-    assert images.min() >= 0
-    assert images.max() <= 1
-    assert moved.max() == pytest.approx(float(epsilon), abs=1e-6)
+@pytest.mark.parametrize("changes", [{"epsilon": 0.0}, {}, {"epsilon": 0.2, "units": "normalized"}])
+def test_images_stay_in_the_ball_and_in_range(store: ImageStore, goal: str, changes: dict[str, Any]) -> None:
+    found = generated(model_with(), store, threat(goal, **changes))
+    moved = (found.images - images_of(store, found.ids)).abs()
+    assert moved.max() == pytest.approx(changes.get("epsilon", 0.05) and 0.05, abs=1e-6)
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("epsilon", [0.0, 0.5])
+def test_images_stay_in_the_euclidean_ball(store: ImageStore, goal: str, epsilon: float) -> None:
+    found = generated(model_with(), store, threat(goal, norm="l2", epsilon=epsilon, steps=6))
+    moved = (found.images - images_of(store, found.ids)).flatten(1).norm(dim=1)
+    assert (moved <= epsilon + 1e-5).all()
+    assert moved.min() >= 0.7 * epsilon
+    assert found.images.min() >= 0
+    assert found.images.max() <= 1
+
+
+def test_an_attack_is_the_feature_attack_from_a_seeded_start(store: ImageStore) -> None:
+    model = model_with()
+    found = generated(model, store, threat())
+    rows = sample_rows(15, QUERIES, 0)
+    draws = torch.Generator().manual_seed(0)
+    aims = target_rows(torch.from_numpy(store.labels), torch.from_numpy(rows), 3, "other_class", draws)
+    assert found.aims.tolist() == store.ids[aims.numpy()].tolist()
+    with torch.no_grad():
+        targets = model(images_of(store, torch.from_numpy(store.ids)))[aims]
+    clean = images_of(store, found.ids)
+    noise = [np.random.default_rng([0, int(i)]).uniform(-1, 1, (1, 16, 16)) for i in found.ids]
+    start = torch.from_numpy(np.stack(noise)).float() * 0.05
+    expected = feature_attack(
+        model, clean, targets, epsilon=0.05, steps=3, step_size=0.025, lower=0.0, upper=1.0, start=start
+    )
+    assert_close(found.images, expected, rtol=0, atol=1e-7)
+    with torch.no_grad():
+        assert_close(found.objective.double(), (model(found.images) - targets).norm(dim=-1).mean(0))
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("restarts", [1, 3])
 def test_the_size_of_a_batch_does_not_matter(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch, size: int
+    store: ImageStore, monkeypatch: pytest.MonkeyPatch, size: int, restarts: int
 ) -> None:
-    expected = generated(model_with(), store, threat())
+    aim = threat(restarts=restarts)
+    expected = generated(model_with(), store, aim)
     monkeypatch.setattr(generation, "BATCH_SIZE", size)
-    assert [len(b[0]) for b in generate_set(model_with(), store, ROWS, TRANSFORM, threat(), 0, CPU)] == [
-        min(size, 7 - start) for start in range(0, 7, size)
-    ]
-    for tensor, value in zip(generated(model_with(), store, threat()), expected, strict=True):
+    adversary = Adversary(model_with(), store, TRANSFORM, {"set": aim}, QUERIES, 0)
+    sizes = [min(size, 7 - start) for start in range(0, 7, size)]
+    assert [len(part.ids) for part in adversary.attack("set")] == sizes
+    for tensor, value in zip(generated(model_with(), store, aim), expected, strict=True):
         assert torch.equal(tensor, value)
 
 
+def test_one_threat_does_not_change_another(store: ImageStore) -> None:
+    model = model_with()
+    threats = {"a": threat("untargeted"), "set": threat(), "b": threat("unadversarial")}
+    together = Adversary(model, store, TRANSFORM, threats, QUERIES, 0)
+    images = torch.cat([part.images for part in together.attack("set")])
+    assert torch.equal(images, generated(model, store, threat()).images)
+
+
 def test_the_seed_draws_targets_and_starts(store: ImageStore) -> None:
-    images = [generated(model_with(), store, threat(), seed)[2] for seed in (0, 0, 1)]
+    images = [generated(model_with(), store, threat(), seed, queries=0).images for seed in (0, 0, 1)]
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
     torch.manual_seed(9)
-    assert torch.equal(generated(model_with(), store, threat())[2], images[0])
+    assert torch.equal(generated(model_with(), store, threat(), queries=0).images, images[0])
 
 
-def test_the_start_of_an_image_depends_on_its_id_alone(
-    store: ImageStore, attacks: list[dict[str, Any]]
-) -> None:
-    generated(model_with(), store, threat())
-    generated(model_with(), store, threat(), rows=ROWS[[4, 2]])
-    assert torch.equal(attacks[1]["start"], attacks[0]["start"][[4, 2]])
-    starts = attacks[0]["start"]
-    assert starts.abs().max() <= 0.05
-    assert starts.abs().max() > 0.045
-    assert len({start.numpy().tobytes() for start in starts}) == 7
+def test_more_restarts_never_reach_less(store: ImageStore) -> None:
+    model = model_with()
+    reached = [
+        generated(model, store, threat("untargeted", restarts=restarts)).objective for restarts in (1, 2, 5)
+    ]
+    assert (reached[1] <= reached[0]).all()
+    assert (reached[2] <= reached[1]).all()
+    assert (reached[2] < reached[0]).any()
 
 
 def test_the_batches_of_some_turns(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "BATCH_SIZE", 2)
-    expected = list(generate_set(model_with(), store, ROWS, TRANSFORM, threat(), 0, CPU))
-    found = list(generate_set(model_with(), store, ROWS, TRANSFORM, threat(), 0, CPU, slice(1, None, 3)))
+    adversary = Adversary(model_with(), store, TRANSFORM, {"set": threat()}, QUERIES, 0)
+    expected = list(adversary.attack("set"))
+    monkeypatch.setattr(generation, "turns", lambda: slice(1, None, 3))
+    (found,) = adversary.attack("set")
     assert len(expected) == 4
-    assert_close(found, [expected[1]], rtol=0, atol=0)
+    for tensor, value in zip(found, expected[1], strict=True):
+        assert torch.equal(tensor, value)
 
 
 # --- through which branch ---
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_attack_is_white_box_through_the_clean_branch(store: ImageStore, training: bool) -> None:
+def test_the_attack_is_white_box_through_the_model_as_it_is(store: ImageStore, training: bool) -> None:
     model = model_with("clean", "single_target", "multi_target")
-    expected = generated(extract_branch(model), store, threat())[2]
+    expected = generated(extract_branch(model), store, threat()).images
     for norm in multi_batchnorms(model):
         for name in ("single_target", "multi_target"):
             norm.branches[name].weight.data.fill_(float("nan"))
     before = copy.deepcopy(model.state_dict())
-    assert torch.equal(generated(model.train(training), store, threat())[2], expected)
+    assert torch.equal(generated(model.train(training), store, threat()).images, expected)
     assert not model.training
     for key, value in model.state_dict().items():
         assert torch.equal(value.nan_to_num(9), before[key].nan_to_num(9))
 
 
-def test_another_branch_would_make_other_images(store: ImageStore) -> None:
+def test_a_branch_of_its_own_is_attacked_like_its_route(store: ImageStore) -> None:
     model = model_with("clean", "multi_target")
-    clean = generated(model, store, threat())[2]
+    clean = generated(model, store, threat()).images
+    alone = generated(extract_branch(model, "multi_target"), store, threat()).images
     with route(model, "multi_target"):
-        assert not torch.equal(generated(model, store, threat())[2], clean)
+        assert torch.equal(generated(model, store, threat()).images, alone)
+    assert not torch.equal(alone, clean)
 
 
 # --- towards what ---
-
-
-def aimed_rows(model: nn.Module, store: ImageStore, targets: Tensor) -> Tensor:
-    """The rows of the store whose clean embeddings the targets [T, Q, D] are: [T, Q]."""
-    with torch.no_grad():
-        embeddings = model(clean_images(store, range(len(store))))
-    distances = torch.cdist(targets.flatten(0, 1), embeddings)
-    assert distances.min(1).values.max() < 1e-6
-    return distances.argmin(1).view(targets.shape[:2])
 
 
 @pytest.mark.parametrize(
     ("goal", "count", "same_class"),
     [("single_target", 1, False), ("multi_target", 3, False), ("unadversarial", 1, True)],
 )
-def test_targets_are_clean_embeddings_by_the_goal(
-    store: ImageStore, attacks: list[dict[str, Any]], goal: Goal, count: int, same_class: bool
+def test_what_images_look_at_follows_the_goal(
+    store: ImageStore, goal: str, count: int, same_class: bool
 ) -> None:
-    model = model_with()
-    generated(model, store, threat(goal))
-    (call,) = attacks
-    rows = aimed_rows(model, store, call["targets"])
-    assert rows.shape == (count, 7)
-    assert not call["away"]
-    for query, aims in zip(ROWS.tolist(), rows.T.tolist(), strict=True):
+    found = generated(model_with(), store, threat(goal))
+    assert found.aims.shape == (count, 7)
+    labels = dict(zip(store.ids.tolist(), store.labels.tolist(), strict=True))
+    for query, aims in zip(found.ids.tolist(), found.aims.T.tolist(), strict=True):
         assert len(set(aims)) == count
         assert query not in aims
-        assert all((store.labels[aim] == store.labels[query]) == same_class for aim in aims)
+        assert all((labels[aim] == labels[query]) == same_class for aim in aims)
     # Targets come from the whole store, not only from the images that are attacked.
-    assert same_class or not set(rows.flatten().tolist()) <= set(ROWS.tolist())
+    assert same_class or not set(found.aims.flatten().tolist()) <= set(found.ids.tolist())
 
 
-def test_untargeted_images_flee_from_their_own_clean_embedding(
-    store: ImageStore, attacks: list[dict[str, Any]]
-) -> None:
-    model = model_with()
-    generated(model, store, threat("untargeted"))
-    (call,) = attacks
-    assert call["away"]
-    assert aimed_rows(model, store, call["targets"]).tolist() == [ROWS.tolist()]
-
-
-def test_epsilon_steps_and_their_size_are_those_of_the_threat(
-    store: ImageStore, attacks: list[dict[str, Any]]
-) -> None:
-    generated(model_with(), store, threat(epsilon=0.04, steps=6, step_ratio=0.25))
-    generated(model_with(), store, threat(epsilon=torch.full((1, 1, 1), 0.04), steps=6, step_ratio=0.25))
-    for call in attacks:
-        assert float(call["epsilon"]) == pytest.approx(0.04)
-        assert float(call["step_size"]) == pytest.approx(0.01)
-        assert (call["steps"], call["lower"], call["upper"]) == (6, 0.0, 1.0)
+def test_untargeted_images_flee_from_their_own_clean_embedding(store: ImageStore) -> None:
+    found = generated(model_with(), store, threat("untargeted"))
+    assert found.aims.tolist() == [found.ids.tolist()]
+    assert (found.objective < 0).all()
 
 
 @pytest.mark.parametrize("goal", GOALS)
-def test_embeddings_move_as_the_goal_says(
-    store: ImageStore, attacks: list[dict[str, Any]], goal: Goal
-) -> None:
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_embeddings_move_as_the_goal_says(store: ImageStore, goal: str, norm: str) -> None:
     model = model_with()
-    _, _, images = generated(model, store, threat(goal, epsilon=0.01))
-    (call,) = attacks
+    found = generated(model, store, threat(goal, norm=norm, epsilon=0.01 if norm == "linf" else 0.1))
     with torch.no_grad():
-        before, after = (
-            torch.linalg.vector_norm(model(x) - call["targets"], dim=-1).mean()
-            for x in (clean_images(store), images)
-        )
-    assert after > before if goal == "untargeted" else after < before
+        targets = model(images_of(store, found.aims)).view(*found.aims.shape, -1)
+        clean = model(images_of(store, found.ids))
+    assert found.objective.mean() < GOALS[goal].objective(clean, targets).mean()
 
 
 # --- which images ---
@@ -236,8 +242,8 @@ def test_a_seeded_sample_of_rows() -> None:
 
 
 def test_a_model_in_float32_gives_the_same_set(store: ImageStore) -> None:
-    images = generated(model_with().float(), store, threat())[2]
-    expected = generated(model_with(), store, threat())[2]
+    images = generated(model_with().float(), store, threat()).images
+    expected = generated(model_with(), store, threat()).images
     # Rounding may turn the sign of a gradient near 0.
     assert ((images - expected).abs() > 1e-5).float().mean() < 0.01
     assert_close(images.mean(), expected.mean(), rtol=1e-3, atol=0)

@@ -16,10 +16,10 @@ from mdprop.data.stores.images import ImageStore
 from mdprop.losses import MultiSimilarityLoss
 from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model
-from mdprop.training import TrainingAttack, train
-from tests.helpers import small_store
+from mdprop.training import train
+from tests.helpers import attack_settings, small_store, train_settings
 
-ATTACK = TrainingAttack(targets=2, target_kind="other_class", epsilon=0.03, steps=1, start_noise=0.01)
+ATTACK = attack_settings(targets=2, epsilon=0.03)
 Batches = DataLoader[tuple[Tensor, int]]
 
 
@@ -35,7 +35,12 @@ def loader(store: ImageStore, seed: int = 0) -> Batches:
 
 
 def trained(
-    store: ImageStore, method: str = "mdprop", batches: int = 0, loss: nn.Module | None = None, **options: Any
+    store: ImageStore,
+    method: str = "mdprop",
+    batches: int = 0,
+    loss: nn.Module | None = None,
+    seed: int = 0,
+    **options: Any,
 ) -> tuple[Embedder, list[float]]:
     """A model after training, and the mean loss of each epoch. `batches`: the sampler's seed."""
     torch.manual_seed(0)
@@ -47,15 +52,15 @@ def trained(
         losses.append(values["loss"])
         assert epoch == len(losses)
 
-    settings = {"epochs": 2, "learning_rate": 1e-2, "weight_decay": 1e-4, "schedule": "constant", "seed": 0}
     returned = train(
         model,
         loss or MultiSimilarityLoss(),
         METHODS[method],
         loader(store, batches),
-        attack=ATTACK if METHODS[method].adversarial else None,
-        after_epoch=after_epoch,
-        **{**settings, **options},
+        train_settings(**options),
+        ATTACK if METHODS[method].adversarial else None,
+        seed,
+        after_epoch,
     )
     assert returned is model
     return model, losses

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdprop.attacks import in_pixels
+from mdprop.config.attacks import AttackSettings
 from mdprop.layers import extract_branch, route
 from mdprop.losses import build_loss
 from mdprop.methods import METHODS
 from mdprop.models import Embedder, build_model
+from mdprop.parallel.rows import batch_rows
 from mdprop.presets import read_presets
-from mdprop.training import TrainingAttack, attack_batch, training_step
-from tests.helpers import PROJECT
+from mdprop.training import make_examples, training_step
+from tests.helpers import PROJECT, attack_settings
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ class Step:
 
     model: Embedder
     images: Tensor
-    attack: TrainingAttack
+    attack: AttackSettings
     attacked: Tensor
     gradient: Tensor
     embeddings: Tensor
@@ -57,13 +58,12 @@ def step() -> Step:
         model(images)
     model.eval()
     epsilon, noise = settings["attack.epsilon"], settings["attack.start_noise"]
-    attack = TrainingAttack(
+    attack = attack_settings(
         targets=settings["attack.targets"],
-        target_kind="any",
-        epsilon=in_pixels(epsilon, "normalized", model.std),
+        epsilon=epsilon,
         steps=settings["attack.steps"],
-        start_noise=in_pixels(noise, "normalized", model.std),
-        clip="batch",
+        start_noise=noise,
+        compatibility="authors",
     )
     normalized = (images - model.mean) / model.std
     networks = [extract_branch(model.network, branch) for branch in METHOD.branches]
@@ -176,7 +176,8 @@ def test_every_loss_of_the_presets_is_here() -> None:
 
 def test_the_adversarial_images_are_those_of_the_plain_statement(step: Step) -> None:
     generator = torch.Generator().manual_seed(SEED)
-    attacked, labels = attack_batch(step.model.eval(), METHOD, step.images, LABELS, step.attack, generator)
+    rows = batch_rows(METHOD, BATCH)
+    attacked, labels = make_examples(step.model.eval(), step.images, LABELS, rows, step.attack, generator)
     assert torch.equal(labels, LABELS)
     difference = ((attacked - step.attacked) / step.model.std).abs()
     different = difference > 1e-5

@@ -15,7 +15,9 @@ def test_the_first_process_keeps_the_curves(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
-        monkeypatch.setenv("RANK", rank)
+        group = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        for name, value in group.items():
+            monkeypatch.setenv(name, value)
     with recorded("live/mdprop/0") as record:
         record(1, {"train/loss": 0.5})
         record(2, {"train/loss": 0.25, "validation/recall_at_1": 1.0})

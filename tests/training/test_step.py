@@ -2,24 +2,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
-from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from mdprop.attacks import Bound, choose_targets, target_rows
+from mdprop.attacks import TargetKind, choose_targets, target_rows
+from mdprop.config.attacks import AttackSettings
 from mdprop.layers import MultiBatchNorm2d, extract_branch, multi_batchnorms, route
 from mdprop.losses import MultiSimilarityLoss, S2SDLoss
-from mdprop.methods import METHODS, Distribution, Method, TargetKind
+from mdprop.methods import METHODS, Method
 from mdprop.models import Embedder
-from mdprop.training import TrainingAttack, attack_batch, training_step
-from tests.helpers import small_embedder
+from mdprop.parallel.rows import batch_rows
+from mdprop.training import make_examples, training_step
+from tests.helpers import attack_settings, make_method, small_embedder
 
 LABELS = torch.arange(6).repeat_interleave(2)
-ATTACK = TrainingAttack(targets=3, target_kind="other_class", epsilon=0.05, steps=1, start_noise=0.01)
+ATTACK = attack_settings()
 SEED = 4
 
 # Per adversarial distribution of a batch of 12: the branch, the rows, the targets and their kind.
@@ -45,24 +46,39 @@ def model_for(method: Method) -> Embedder:
     return small_embedder(method.branches).double().train()
 
 
+def examples(
+    model: Embedder,
+    method: Method,
+    images: Tensor,
+    labels: Tensor,
+    attack: AttackSettings,
+    draws: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    return make_examples(model, images, labels, batch_rows(method, len(images)), attack, draws)
+
+
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
 
 
-def restated_attack(model: Embedder, slices: Slices, images: Tensor, attack: TrainingAttack) -> Tensor:
+def restated_attack(model: Embedder, slices: Slices, images: Tensor, attack: AttackSettings) -> Tensor:
     """The attacks of the paper, one slice after the other, each by a network with one branch alone."""
     draws = generator()
+    unit = 1.0 if attack.rule("units") == "pixel" else float(model.std)
+    epsilon, start_noise = attack.epsilon * unit, attack.start_noise * unit
     networks = [extract_branch(model, branch).eval() for branch, _, _, _ in slices]
     aims = []
     for network, (_, rows, count, kind) in zip(networks, slices, strict=True):
         embeddings = network(images[list(rows)]).detach()
-        aims.append(choose_targets(embeddings, LABELS[list(rows)], count, kind or attack.target_kind, draws))
+        aims.append(
+            choose_targets(embeddings, LABELS[list(rows)], count, kind or attack.rule("target_kind"), draws)
+        )
     shape = (sum(len(rows) for _, rows, _, _ in slices), *images.shape[1:])
-    noise = (2 * torch.rand(shape, generator=draws) - 1).double() * attack.start_noise
+    noise = (2 * torch.rand(shape, generator=draws) - 1).double() * start_noise
     attacked, start = [], 0
     for network, targets, (_, rows, count, _) in zip(networks, aims, slices, strict=True):
         clean = images[list(rows)]
-        low, high = clean - attack.epsilon, clean + attack.epsilon
+        low, high = clean - epsilon, clean + epsilon
         x = clean + noise[start : start + len(rows)]
         start += len(rows)
         for _ in range(attack.steps):
@@ -70,7 +86,7 @@ def restated_attack(model: Embedder, slices: Slices, images: Tensor, attack: Tra
             out = network(x)
             distances = [(out[i] - targets[t, i]).norm() for t in range(count) for i in range(len(x))]
             (gradient,) = torch.autograd.grad((sum(distances) / len(distances)) ** 2, x)
-            x = x.detach() - attack.epsilon / attack.steps * gradient.sign()
+            x = x.detach() - epsilon / attack.steps * gradient.sign()
             x = torch.minimum(torch.maximum(x, low), high).clamp(0, 1)
         attacked.append(x)
     return torch.cat(attacked)
@@ -100,19 +116,17 @@ def restated_loss(
     "attack",
     [
         ATTACK,
-        TrainingAttack(3, "any", epsilon=0.1, steps=3, start_noise=0.03),
-        TrainingAttack(
-            3, "other_class", torch.full((1, 1, 1), 0.02).double(), 2, torch.full((1, 1, 1), 0.1).double()
-        ),
+        attack_settings(target_kind="any", epsilon=0.1, steps=3, start_noise=0.03),
+        attack_settings(units="normalized", epsilon=0.08, steps=2, start_noise=0.4),
     ],
     ids=["one step", "the authors' targets", "a radius a channel"],
 )
-def test_a_step_equals_its_restatement(name: str, attack: TrainingAttack) -> None:
+def test_a_step_equals_its_restatement(name: str, attack: AttackSettings) -> None:
     method, images, loss = METHODS[name], batch(), MultiSimilarityLoss()
     model = model_for(method)
     expected = restated_attack(model, BATCHES[name], images, attack)
     model.eval()
-    attacked, labels = attack_batch(model, method, images, LABELS, attack, generator())
+    attacked, labels = examples(model, method, images, LABELS, attack, generator())
     assert_close(attacked, expected, rtol=0, atol=1e-12)
     assert labels.tolist() == LABELS.tolist()
     assert not torch.equal(attacked, images)
@@ -161,7 +175,7 @@ def test_statistics_move_once_a_step_and_only_by_the_training_pass(name: str) ->
     model = model_for(method).eval()
     before = copy.deepcopy(model.state_dict())
     if method.adversarial:
-        attack_batch(model, method, batch(), LABELS, ATTACK, generator())
+        examples(model, method, batch(), LABELS, ATTACK, generator())
         assert not model.training
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     training_step(model, MultiSimilarityLoss(), method, batch(), LABELS, ATTACK, generator())
@@ -188,17 +202,17 @@ def test_the_generator_decides_the_attack(name: str) -> None:
     def attacked(seed: int) -> Tensor:
         torch.rand(1)  # the global generator has no say
         draws = torch.Generator().manual_seed(seed)
-        return attack_batch(model, method, images, LABELS, ATTACK, draws)[0]
+        return examples(model, method, images, LABELS, ATTACK, draws)[0]
 
     assert torch.equal(attacked(0), attacked(0))
     assert not torch.equal(attacked(0), attacked(1))
 
 
-@pytest.mark.parametrize("epsilon", [0.05, torch.full((1, 1, 1), 0.05)])
-def test_attacked_images_are_in_the_ball_and_in_range(epsilon: Bound) -> None:
+@pytest.mark.parametrize("changes", [{"epsilon": 0.05}, {"epsilon": 0.2, "units": "normalized"}])
+def test_attacked_images_are_in_the_ball_and_in_range(changes: dict[str, Any]) -> None:
     model, images = model_for(METHODS["mdprop"]).eval(), batch().round(decimals=1)
-    attack = TrainingAttack(3, "other_class", epsilon, steps=4, start_noise=0.2)
-    attacked, _ = attack_batch(model, METHODS["mdprop"], images, LABELS, attack, generator())
+    attack = attack_settings(steps=4, start_noise=0.2, **changes)
+    attacked, _ = examples(model, METHODS["mdprop"], images, LABELS, attack, generator())
     assert (attacked - images).abs().max() <= 0.05 + 1e-6
     assert attacked.min() >= 0
     assert attacked.max() <= 1
@@ -206,8 +220,8 @@ def test_attacked_images_are_in_the_ball_and_in_range(epsilon: Bound) -> None:
 
 def test_the_attack_brings_embeddings_nearer_to_their_targets() -> None:
     model, images = model_for(METHODS["advprop"]).eval(), batch()
-    attack = TrainingAttack(1, "other_class", 0.002, steps=3, start_noise=0.0)
-    attacked, _ = attack_batch(model, METHODS["advprop"], images, LABELS, attack, generator())
+    attack = attack_settings(epsilon=0.002, steps=3, start_noise=0.0)
+    attacked, _ = examples(model, METHODS["advprop"], images, LABELS, attack, generator())
     with route(model, "single_target"), torch.no_grad():
         clean = model(images)
         targets = choose_targets(clean, LABELS, 1, "other_class", generator())[0]
@@ -215,35 +229,18 @@ def test_the_attack_brings_embeddings_nearer_to_their_targets() -> None:
     assert (after < before).all()
 
 
-def test_targets_of_each_distribution() -> None:
-    by_name = {d.name: ATTACK.targets_of(d) for d in METHODS["mdprop_unadv"].adversarial}
-    assert by_name == {
-        "single_target": (1, "other_class"),
-        "multi_target": (3, "other_class"),
-        "unadversarial": (1, "same_class"),
-    }
-    authors = TrainingAttack(5, "any", 0.01, 1, 0.0)
-    assert [authors.targets_of(d) for d in METHODS["mdprop"].adversarial] == [(1, "any"), (5, "any")]
-
-
 def test_a_slice_without_rows_is_left_out() -> None:
     # Half an image is none: the single-targeted slice of a batch of one is empty.
     model = model_for(METHODS["mdprop"]).eval()
-    attack = TrainingAttack(3, "any", 0.05, 1, 0.01)
-    attacked, labels = attack_batch(model, METHODS["mdprop"], batch()[:1], LABELS[:1], attack, generator())
+    attack = attack_settings(target_kind="any")
+    attacked, labels = examples(model, METHODS["mdprop"], batch()[:1], LABELS[:1], attack, generator())
     assert attacked.shape == (1, 1, 16, 16)
     assert labels.tolist() == [0]
     assert attacked.isfinite().all()
 
 
 def test_a_method_that_attacks_part_of_the_batch() -> None:
-    method = Method(
-        "half",
-        (
-            Distribution("clean", Fraction(1), "clean"),
-            Distribution("single_target", Fraction(1, 2), "single_target"),
-        ),
-    )
+    method = make_method("half", {"goal": "single_target", "share": "1/2"})
     model, images, loss = model_for(method), batch(), MultiSimilarityLoss()
     slices: Slices = [("single_target", range(6), 1, None)]
     attacked = restated_attack(model, slices, images, ATTACK)
@@ -261,8 +258,8 @@ def test_an_adversarial_method_needs_an_attack() -> None:
 def test_the_authors_range_is_that_of_each_slice() -> None:
     model, images = model_for(METHODS["mdprop"]).eval(), 0.3 + 0.4 * batch()
     images[:6] *= 0.5  # the single-targeted half is darker
-    attack = TrainingAttack(3, "any", 0.5, steps=1, start_noise=0.0, clip="batch")
-    attacked, _ = attack_batch(model, METHODS["mdprop"], images, LABELS, attack, generator())
+    attack = attack_settings(target_kind="any", epsilon=0.5, start_noise=0.0, clip="batch")
+    attacked, _ = examples(model, METHODS["mdprop"], images, LABELS, attack, generator())
     for half, clean in ((attacked[:6], images[:6]), (attacked[6:], images[6:])):
         assert_close(half.min(), clean.min())
         assert_close(half.max(), clean.max())
@@ -272,8 +269,8 @@ def test_the_authors_range_is_one_for_all_normalised_channels() -> None:
     model = small_embedder(("clean",), channels=3).double().eval()
     model.std.copy_(torch.tensor([0.1, 0.2, 0.4]).view(3, 1, 1))
     images = torch.rand(12, 3, 16, 16, generator=generator(), dtype=torch.float64)
-    attack = TrainingAttack(1, "any", 5.0, steps=1, start_noise=0.0, clip="batch")
-    attacked, _ = attack_batch(model, METHODS["at"], images, LABELS, attack, generator())
+    attack = attack_settings(target_kind="any", epsilon=5.0, start_noise=0.0, clip="batch")
+    attacked, _ = examples(model, METHODS["at"], images, LABELS, attack, generator())
     normalized = (images - model.mean) / model.std
     moved = (attacked - model.mean) / model.std
     assert_close(moved.amin((0, 2, 3)), normalized.min().expand(3))
@@ -284,7 +281,7 @@ def test_a_slice_of_one_class_aims_at_its_own() -> None:
     # Classes drawn with replacement may fill a slice with one of them.
     model = model_for(METHODS["mdprop"]).eval()
     labels = torch.tensor([0] * 6 + [1, 1, 2, 2, 3, 3])
-    attacked, _ = attack_batch(model, METHODS["mdprop"], batch(), labels, ATTACK, generator())
+    attacked, _ = examples(model, METHODS["mdprop"], batch(), labels, ATTACK, generator())
     assert attacked.isfinite().all()
 
 
@@ -307,10 +304,12 @@ def test_s2sd_sees_the_features_of_all_slices() -> None:
 def test_without_start_noise_a_shared_forward_changes_nothing() -> None:
     model, images = model_for(METHODS["mdprop"]).eval(), batch()
     for steps in (1, 2):
-        attack = TrainingAttack(3, "other_class", 0.05, steps, start_noise=0.0)
         apart, together = (
-            attack_batch(model, METHODS["mdprop"], images, LABELS, a, generator())[0]
-            for a in (attack, replace(attack, shared_forward=True))
+            examples(model, METHODS["mdprop"], images, LABELS, a, generator())[0]
+            for a in (
+                attack_settings(steps=steps, start_noise=0.0, shared_forward=shared)
+                for shared in (False, True)
+            )
         )
         assert torch.equal(apart, together)
 
@@ -319,8 +318,8 @@ def test_a_shared_forward_aims_at_the_noisy_start_and_saves_a_pass() -> None:
     model, images = model_for(METHODS["advprop"]).eval(), batch()
     passes: list[Tensor] = []
     model.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0].detach()))
-    attack = TrainingAttack(1, "other_class", 0.05, 1, start_noise=0.2, shared_forward=True)
-    attacked, _ = attack_batch(model, METHODS["advprop"], images, LABELS, attack, generator())
+    attack = attack_settings(start_noise=0.2, shared_forward=True)
+    attacked, _ = examples(model, METHODS["advprop"], images, LABELS, attack, generator())
     assert len(passes) == 1
     draws = generator()
     rows = target_rows(LABELS, torch.arange(12), 1, "other_class", draws)[0]
@@ -380,3 +379,66 @@ def test_in_bfloat16_the_network_alone_is_less_precise() -> None:
     training_step(model, loss, method, batch().float(), LABELS, ATTACK, generator(), "bfloat16").backward()
     assert computed == {"convolution": {torch.bfloat16}, "batch norm": {torch.bfloat16}}
     assert set(outside) == {torch.float32}
+
+
+TWO_RADII = make_method(
+    "two_radii",
+    {"goal": "single_target", "share": "1/2", "branch": "near", "epsilon": 0.02},
+    {"goal": "single_target", "share": "1/2", "branch": "far", "epsilon": 0.06},
+)
+MIXED = make_method(
+    "mixed",
+    {"goal": "multi_target", "share": "1/3", "targets": 2},
+    {"goal": "single_target", "share": "1/3", "branch": "clean"},
+    {"goal": "untargeted", "share": "1/3"},
+)
+
+
+def test_two_slices_of_one_goal_have_their_own_radius_and_branch() -> None:
+    model, images = model_for(TWO_RADII), batch()
+    near: Slices = [("near", range(6), 1, None)]
+    far: Slices = [("far", range(6, 12), 1, None)]
+    attacked, labels = examples(model.eval(), TWO_RADII, images, LABELS, ATTACK, generator())
+    assert labels.tolist() == LABELS.tolist()
+    for rows, epsilon in ((slice(0, 6), 0.02), (slice(6, 12), 0.06)):
+        assert_close((attacked[rows] - images[rows]).abs().max(), torch.tensor(epsilon).double())
+    rows = batch_rows(TWO_RADII, 12)
+    assert rows.routes == {"clean": 12, "near": 6, "far": 6}
+    assert sum(rows.routes.values()) == len(images) + len(attacked)
+    value = training_step(
+        model.train(), MultiSimilarityLoss(), TWO_RADII, images, LABELS, ATTACK, generator()
+    )
+    expected, _ = restated_loss(model, near + far, images, attacked, MultiSimilarityLoss())
+    assert_close(value, expected)
+
+
+def test_slices_of_one_branch_lie_side_by_side_and_goals_keep_their_own_targets() -> None:
+    model, images = model_for(MIXED).eval(), batch()
+    rows = batch_rows(MIXED, 12)
+    assert rows.routes == {"clean": 16, "multi_target": 4, "untargeted": 4}
+    assert rows.attacked_routes == {"clean": 4, "multi_target": 4, "untargeted": 4}
+    attacked, _ = examples(model, MIXED, images, LABELS, attack_settings(steps=5), generator())
+    with torch.no_grad():
+        for branch, own in (("clean", slice(0, 4)), ("untargeted", slice(8, 12))):
+            with route(model, branch):
+                moved = (model(attacked[own]) - model(images[own])).norm(dim=1)
+            assert (moved > 0.005).all()
+    value = training_step(model, MultiSimilarityLoss(), MIXED, images, LABELS, ATTACK, generator())
+    assert value.isfinite() and value > 0
+
+
+def test_an_untargeted_slice_flees_from_its_own_embedding() -> None:
+    method = make_method("flight", {"goal": "untargeted", "branch": "clean"})
+    model, images = model_for(method).eval(), batch()
+    attack = attack_settings(epsilon=0.01, steps=4)
+    attacked, _ = examples(model, method, images, LABELS, attack, generator())
+    draws = generator()
+    x = images + 0.01 * (2 * torch.rand(images.shape, generator=draws).double() - 1)
+    with torch.no_grad():
+        clean = model(images)
+    for _ in range(4):
+        x = x.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad((model(x) - clean).norm(dim=1).sum(), x)
+        x = x.detach() + 0.0025 * gradient.sign()
+        x = torch.minimum(torch.maximum(x, images - 0.01), images + 0.01).clamp(0, 1)
+    assert_close(attacked, x)

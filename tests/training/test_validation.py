@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mdprop.data import transforms
+from mdprop.data.loading import transforms
 from mdprop.training import recall_at_1
 from tests.helpers import small_embedder, small_store
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torchvision.transforms import v2
 from mdprop.data.loading.transforms import apply_seeded, to_float
 from mdprop.data.stores.arrow import ALL
 from mdprop.data.stores.images import Batch, ImageStore
+
+Rows = TypeVar("Rows", Sequence[int], NDArray[np.int64])
 
 BATCH_SIZE = 64
 """Of test images."""
@@ -57,7 +60,7 @@ def load_images(
     return to_float(torch.stack([transform(store.image(int(row))) for row in rows]))
 
 
-def row_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+def row_batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
     """`rows` in consecutive pieces of `batch_size` or fewer."""
     for start in range(0, len(rows), batch_size):
         yield rows[start : start + batch_size]

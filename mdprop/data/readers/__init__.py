@@ -1,36 +1,68 @@
-"""The readers of the published data sets, by name."""
+"""The data sets: of each a module with its settings and `read`, and a line in `READERS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import Annotated, Any, Protocol
 
-from mdprop.data.readers.cars196 import CARS196, read_cars196
-from mdprop.data.readers.cub200 import CUB200, read_cub200
+from pydantic import AfterValidator, BaseModel, BeforeValidator, SerializeAsAny
+
+from mdprop.data.readers import cars196, cub200, folder, glyphs, inshop, omniglot, sop
 from mdprop.data.readers.entries import Splits
-from mdprop.data.readers.inshop import INSHOP, read_inshop
-from mdprop.data.readers.sop import SOP, read_sop
-from mdprop.data.readers.source import Published, check_counts, published_root
+from mdprop.data.readers.settings import ImageSettings
 
-READERS: dict[str, tuple[Published, Callable[[Path], Splits]]] = {
-    "cub200": (CUB200, read_cub200),
-    "cars196": (CARS196, read_cars196),
-    "sop": (SOP, read_sop),
-    "inshop": (INSHOP, read_inshop),
+
+class Reader(Protocol):
+    """A module that reads one data set, or any of one layout."""
+
+    @property
+    def Settings(self) -> type[ImageSettings]:
+        """Its block under `datasets`, with its name as the only value of `reader`."""
+
+    def read(self, settings: Any, key: str) -> Splits:
+        """The classes of "train", "test" and, where the data bring them, "val" and "gallery".
+
+        settings: of the module's `Settings`; key: their place in params.yaml, for messages.
+        Raises `DataError`, one line, for what is missing or malformed.
+        """
+
+
+READERS: dict[str, Reader] = {
+    "glyphs": glyphs,
+    "folder": folder,
+    "omniglot": omniglot,
+    "cub200": cub200,
+    "cars196": cars196,
+    "sop": sop,
+    "inshop": inshop,
 }
 
 
-def read_published(reader: str, root: str, counts: bool, key: str) -> Splits:
-    """The classes of "train", "test" and, of In-Shop, "gallery".
+def read_classes(settings: ImageSettings, key: str) -> Splits:
+    """The classes of each split, by the reader that the settings name; see `Reader.read`."""
+    return READERS[settings.reader].read(settings, key)
 
-    root: the folder of the data set; where it is missing or empty, what is served is downloaded.
-    counts: whether to compare the numbers of classes and images with the published ones.
-    key: the settings' place in params.yaml, for messages.
 
-    Raises `DataError` where the data are missing, incomplete, or their lists malformed.
+def settings_class(block: dict[str, Any]) -> type[ImageSettings]:
+    """The settings that a block of `datasets` is checked against.
+
+    Raises pydantic's `ValidationError` where its `reader` is missing or not in `READERS`.
     """
-    published, read = READERS[reader]
-    splits = read(published_root(root, published, key))
-    if counts:
-        check_counts(splits, published, root, key)
-    return splits
+    return READERS[_Block.model_validate(block).reader].Settings
+
+
+def _known(reader: str) -> str:
+    if reader not in READERS:
+        raise ValueError(f"no such reader; known are {', '.join(READERS)}")
+    return reader
+
+
+class _Block(BaseModel):
+    reader: Annotated[str, AfterValidator(_known)]
+
+
+def _checked(block: Any) -> Any:
+    return settings_class(block).model_validate(block) if isinstance(block, dict) else block
+
+
+DatasetSettings = Annotated[SerializeAsAny[ImageSettings], BeforeValidator(_checked)]
+"""A block of `datasets` as the settings of its reader."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from mdprop.data.readers.entries import Splits, as_text, by_class, halve
-from mdprop.data.readers.folder import class_folders, image_entries
-from mdprop.data.readers.source import Counts, Listed, Published, first_folder_with, listed_entries
+from mdprop.data.readers.lists import Listed, listed_entries
+from mdprop.data.readers.published import Counts, Published, PublishedSettings, read_published
+from mdprop.data.readers.tree import class_folders, first_folder_with, image_entries
 from mdprop.errors import DataError, one_line
 
 ANNOTATIONS = "cars_annos.mat"
@@ -24,7 +23,11 @@ CARS196 = Published(
 )
 
 
-def read_cars196(root: Path) -> Splits:
+class Settings(PublishedSettings):
+    reader: Literal["cars196"]
+
+
+def read(settings: Settings, key: str) -> Splits:
     """The first 98 classes train, the last 98 test (of a part: half and half).
 
     Layouts: car_ims/ and cars_annos.mat (the original release; classes by number), in `root` or
@@ -32,6 +35,10 @@ def read_cars196(root: Path) -> Splits:
     test below `root`, root/car_data or root/car_data/car_data. The split of train and test there is
     made for classification, with every class in both: they are merged.
     """
+    return read_published(settings, key, CARS196, _splits)
+
+
+def _splits(root: Path) -> Splits:
     base = first_folder_with(ANNOTATIONS, root, "cars196")
     if base is not None:
         return _by_annotations(base)
@@ -68,6 +75,7 @@ def _by_annotations(base: Path) -> Splits:
 
 def _annotations(file: Path) -> tuple[list[str], list[int], dict[int, str]]:
     """The path and the class of each image, and the name of each class, which counts from 1."""
+    import numpy as np
     from scipy.io import loadmat
 
     try:

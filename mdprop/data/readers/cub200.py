@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+from mdprop.data.readers.download import Archive
 from mdprop.data.readers.entries import Splits, as_text, by_class, halve
-from mdprop.data.readers.folder import class_folders, image_entries
-from mdprop.data.readers.source import (
-    Archive,
-    Counts,
-    Listed,
-    Published,
-    first_folder_with,
-    listed_entries,
-    malformed,
-    read_rows,
-)
+from mdprop.data.readers.lists import Listed, listed_entries, malformed, read_rows
+from mdprop.data.readers.published import Counts, Published, PublishedSettings, read_published
+from mdprop.data.readers.tree import class_folders, first_folder_with, image_entries
 from mdprop.errors import DataError
 
 CUB200 = Published(
@@ -32,12 +26,20 @@ CUB200 = Published(
 )
 
 
-def read_cub200(root: Path) -> Splits:
+class Settings(PublishedSettings):
+    reader: Literal["cub200"]
+
+
+def read(settings: Settings, key: str) -> Splits:
     """The first 100 classes by name train, the last 100 test (of a part: half and half).
 
     root: CUB_200_2011 or the folder that holds it. Where there is an images.txt its images are
     taken, each of which must be there, else those in images/<class>/.
     """
+    return read_published(settings, key, CUB200, _splits)
+
+
+def _splits(root: Path) -> Splits:
     base = first_folder_with("images", root, "CUB_200_2011")
     if base is None:
         raise DataError(f"{root} is no {CUB200.name}: put there {CUB200.layout}")

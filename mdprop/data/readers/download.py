@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import PARTIAL_CONTENT, HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.error import HTTPError
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
-from mdprop.data.readers.archives import MIB, extract, file_errors, refuse_occupied
+from mdprop.data.readers.archives import extract, file_errors, refuse_occupied
 from mdprop.errors import DataError, one_line
 from mdprop.runtime.progress import track
 
 TIMEOUT = 60.0  # seconds without a byte
+MIB = 2**20
 
 
-def obtain(url: str, md5: str, size: int | None, into: Path) -> None:
-    """The content of the archive at `url`, as the folder `into`.
+class Archive(NamedTuple):
+    """A .zip, .tar or compressed tar to download by http(s); md5 in lower case, size in bytes."""
 
-    url: of a .tar, .tgz, .tar.gz (.bz2, .xz) or .zip; http(s), or ftp, which does not resume.
-    md5: of the archive, hexadecimal.
-    size: of the archive in bytes, where it is known.
-    into: missing or empty; see `extract`.
+    url: str
+    md5: str
+    size: int
+
+
+def obtain(archive: Archive, into: Path) -> None:
+    """The content of an archive, as the folder `into`, which is missing or empty; see `extract`.
 
     The archive comes to <its name>.part beside `into`, which a later call goes on with, and which
     is removed once it is extracted. An archive that lies there under its own name, as a browser
@@ -35,61 +39,57 @@ def obtain(url: str, md5: str, size: int | None, into: Path) -> None:
     and as `extract` does.
     """
     into = into.expanduser()
-    archive = into.parent / PurePosixPath(unquote(urlsplit(url).path)).name
-    part = archive.with_name(archive.name + ".part")
+    own = into.parent / PurePosixPath(unquote(urlsplit(archive.url).path)).name
+    part = own.with_name(own.name + ".part")
     with file_errors(part):
         refuse_occupied(into)
-        if not archive.is_file():
-            _download(url, md5, size, part, f"download it to {archive} by hand, or put the data at {into}")
+        if own.is_file():
+            found = _md5(own)[0].hexdigest()
+            if found != archive.md5:
+                raise DataError(
+                    f"{own} has the MD5 {found}, not {archive.md5}: remove it and run the command again"
+                )
+            extract(own, into)
+        else:
+            _download(archive, part, f"download it to {own} by hand, or put the data at {into}")
             extract(part, into)
             part.unlink()
-            return
-        found = _md5(archive)[0].hexdigest()
-        if found != md5.lower():
-            raise DataError(f"{archive} has the MD5 {found}, not {md5}: remove it and run the command again")
-        extract(archive, into)
 
 
-class _Dropped(Exception):
-    """The connection broke while the archive came."""
-
-
-def _download(url: str, md5: str, size: int | None, part: Path, remedy: str) -> None:
-    """The archive at `url` to `part`, going on with what is there."""
+def _download(archive: Archive, part: Path, remedy: str) -> None:
+    """The archive to `part`, going on with what is there."""
+    url, md5, size = archive
     digest, done = _md5(part) if part.is_file() else (_new_md5(), 0)
-    if done and digest.hexdigest() == md5.lower():
+    if digest.hexdigest() == md5:
         return
+    if done >= size:
+        digest, done = _new_md5(), 0
+    headers = {"User-Agent": "mdprop", **({"Range": f"bytes={done}-"} if done else {})}
     try:
-        response, start = _open(url, done)
-    except (OSError, http.client.HTTPException) as error:
+        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+    except (OSError, HTTPException) as error:
         reason = one_line(error) or type(error).__name__
         raise DataError(f"{url} cannot be downloaded ({reason}): {remedy}") from None
-    dropped = ""
     with response:
-        if not start:
+        if response.status != PARTIAL_CONTENT:
             digest, done = _new_md5(), 0
-        length = response.headers.get("Content-Length") or ""
-        total = done + int(length) if length.isdecimal() else size
-        if size is not None and total != size:
-            raise DataError(f"{url} offers {total} bytes, not the archive's {size}: {remedy}")
+        if response.length is not None and done + response.length != size:
+            raise DataError(
+                f"{url} offers {done + response.length} bytes, not the archive's {size}: {remedy}"
+            )
         part.parent.mkdir(parents=True, exist_ok=True)
-        pieces = None if total is None else -(-(total - done) // MIB)
-        with part.open("ab" if start else "wb") as file:
-            try:
-                for chunk in track(_chunks(response), f"downloading {part.stem} (MiB)", pieces):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    done += len(chunk)
-                    if total is not None and done > total:
-                        break
-            except _Dropped as error:
-                dropped = str(error)
-    if dropped if total is None else done < total:
+        pieces = -(-(size - done) // MIB)
+        with part.open("ab" if done else "wb") as file:
+            for chunk in track(_chunks(response), f"downloading {part.stem} (MiB)", pieces):
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+    if done < size:
         raise DataError(
-            f"{url}: {done} of {'an unknown number of' if total is None else total} bytes came "
-            f"({dropped or 'the connection closed'}): run the command again to resume the download"
+            f"{url}: the connection closed after {done} of {size} bytes: "
+            "run the command again to resume the download"
         )
-    if (found := digest.hexdigest()) != md5.lower():
+    if (found := digest.hexdigest()) != md5:
         part.unlink()
         raise DataError(
             f"{url} came with the MD5 {found}, not {md5}; {part.name} is removed: "
@@ -97,31 +97,11 @@ def _download(url: str, md5: str, size: int | None, part: Path, remedy: str) -> 
         )
 
 
-def _open(url: str, start: int) -> tuple[Any, int]:
-    """A response, and at which byte its content starts: at `start`, or at 0 where the server will not."""
-    headers = {"User-Agent": "mdprop"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
-    except HTTPError as error:
-        error.close()
-        if start and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return _open(url, 0)
-        raise
-    is_part = start > 0 and response.status == http.client.PARTIAL_CONTENT
-    if is_part and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        response.close()
-        return _open(url, 0)
-    return response, start if is_part else 0
-
-
-def _chunks(response: Any) -> Iterator[bytes]:
-    try:
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """What comes, up to the end or until the connection breaks."""
+    with suppress(OSError, HTTPException):
         while chunk := response.read(MIB):
             yield chunk
-    except (OSError, http.client.HTTPException) as error:
-        raise _Dropped(one_line(error) or type(error).__name__) from None
 
 
 def _new_md5() -> hashlib._Hash:
@@ -130,9 +110,8 @@ def _new_md5() -> hashlib._Hash:
 
 def _md5(path: Path) -> tuple[hashlib._Hash, int]:
     """The checksum of a file, to be gone on with, and its bytes."""
-    digest, done = _new_md5(), 0
+    digest = _new_md5()
     with path.open("rb") as file:
         while chunk := file.read(MIB):
             digest.update(chunk)
-            done += len(chunk)
-    return digest, done
+        return digest, file.tell()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
@@ -19,6 +19,7 @@ from mdprop.errors import DataError
 T = TypeVar("T")
 
 SPLITS = ("train", "val", "test", "gallery")
+FractionOf = Literal["images", "classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +127,14 @@ def hold_out(train: Classes, validation_classes: int) -> tuple[Classes, Classes]
     return rest, {name: train[name] for name in sorted(held_out)}
 
 
-def keep_fraction(train: Classes, fraction: float, fraction_of: str) -> Classes:
+def keep_fraction(train: Classes, fraction: float, fraction_of: FractionOf) -> Classes:
     """The data-scarce setting: a share of each class's images, or of the classes.
 
     fraction: in (0, 1]; rounded to whole images or classes, of which two stay at least.
-    fraction_of: "images" or "classes".
 
     Which ones stay follows from a hash of their names alone. So a smaller fraction keeps a subset
     of a larger one, and what a class keeps does not depend on the other classes.
-    Raises `DataError`, which names the key, for values that are not allowed.
     """
-    if not 0 < fraction <= 1:
-        raise DataError(f"dataset.train_fraction = {fraction}: allowed are numbers above 0, up to 1")
-    if fraction_of not in ("images", "classes"):
-        raise DataError(f"dataset.fraction_of = {fraction_of}: known are images, classes")
     if fraction == 1:
         return train
     if fraction_of == "classes":

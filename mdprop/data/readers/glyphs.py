@@ -7,15 +7,20 @@ contrast and its sign, and the clutter behind the character.
 
 from __future__ import annotations
 
+import threading
 import unicodedata
 from functools import cache, partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from pydantic import Field
 
 from mdprop.data.readers.entries import Entry, Splits, by_class
+from mdprop.data.readers.settings import ImageSettings
+from mdprop.settings import Seed
 
 SCRIPTS = {
     "train": ("LATIN", "CYRILLIC"),
@@ -34,24 +39,33 @@ FACES = tuple(
 )
 MIN_FACES = 4
 LOOKALIKE = 0.87  # normalised correlation above which two characters count as one class
+FONTS = threading.Lock()  # fonts are not safe to use from several threads
 CANVAS = 64  # characters are drawn at this size, then warped into the image
 
 Array = NDArray[np.float64]
 
 
-def glyph_entries(seed: int, images_per_class: int, difficulty: float, size: int) -> Splits:
-    """The characters of each split, `images_per_class` greyscale images of `size` pixels each.
+class Settings(ImageSettings):
+    """`difficulty` scales every distortion and the clutter; 0 draws plain characters in many shades."""
 
-    difficulty: scales every distortion and the clutter; 0 draws plain characters in many shades.
+    reader: Literal["glyphs"]
+    seed: Seed
+    images_per_class: Annotated[int, Field(ge=2)]
+    difficulty: Annotated[float, Field(ge=0, le=3)]
+
+
+def read(settings: Settings, key: str) -> Splits:
+    """The characters of each split, `images_per_class` greyscale images of `resize` pixels each.
+
     Images are drawn when read, each from a generator of (seed, character, index).
     """
-    source = partial(_draw_named, seed=seed, difficulty=difficulty, size=size)
+    source = partial(_draw_named, seed=settings.seed, difficulty=settings.difficulty, size=settings.resize)
     return {
         split: by_class(
             Entry(class_name, f"{class_name}/{index}", source)
             for script, char in characters()[split]
             for class_name in [f"{script.lower()}/U+{ord(char):04X}"]
-            for index in range(images_per_class)
+            for index in range(settings.images_per_class)
         )
         for split in SCRIPTS
     }
@@ -61,7 +75,8 @@ def _draw_named(name: str, *, seed: int, difficulty: float, size: int) -> Image.
     """The image of an entry, such as "greek/U+03B1/7"."""
     _, code, index = name.split("/")
     char = chr(int(code.removeprefix("U+"), 16))
-    return draw(char, int(index), seed=seed, difficulty=difficulty, size=size)
+    with FONTS:
+        return draw(char, int(index), seed=seed, difficulty=difficulty, size=size)
 
 
 @cache

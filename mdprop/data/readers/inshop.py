@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from mdprop.data.readers.entries import Splits, by_class
-from mdprop.data.readers.source import (
-    Counts,
-    Listed,
-    Published,
-    first_folder_with,
-    listed_entries,
-    malformed,
-    read_rows,
-)
+from mdprop.data.readers.lists import Listed, listed_entries, malformed, read_rows
+from mdprop.data.readers.published import Counts, Published, PublishedSettings, read_published
+from mdprop.data.readers.tree import first_folder_with
 from mdprop.errors import DataError
 
 LIST = "list_eval_partition.txt"
@@ -32,8 +27,16 @@ INSHOP = Published(
 )
 
 
-def read_inshop(root: Path) -> Splits:
+class Settings(PublishedSettings):
+    reader: Literal["inshop"]
+
+
+def read(settings: Settings, key: str) -> Splits:
     """The items of list_eval_partition.txt: "train"; the queries as "test"; and "gallery"."""
+    return read_published(settings, key, INSHOP, _splits)
+
+
+def _splits(root: Path) -> Splits:
     folder = first_folder_with(LIST, root, "Eval", "Anno")
     if folder is None:
         raise DataError(f"{root} is no {INSHOP.name}: put there {INSHOP.layout}")

@@ -6,9 +6,12 @@ import http.client
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 from mdprop.data.readers.entries import Classes, Splits, by_class
-from mdprop.data.readers.folder import class_entries, class_folders, existing_root, is_absent, read_folder
+from mdprop.data.readers.folder import is_split, read_split
+from mdprop.data.readers.settings import ImageSettings
+from mdprop.data.readers.tree import class_entries, class_folders, existing_root, is_absent
 from mdprop.errors import DataError, one_line
 
 TRAIN, TEST = "images_background", "images_evaluation"
@@ -16,27 +19,30 @@ DOWNLOADED = "omniglot-py"  # the folder that torchvision makes
 LAYOUTS = f"{TRAIN}/<alphabet>/<character>/ and {TEST}/..., or train/<class>/ and test/<class>/"
 
 
-def read_omniglot(root: str | Path, key: str = "datasets.<name>") -> Splits:
+class Settings(ImageSettings):
+    reader: Literal["omniglot"]
+    root: str
+
+
+def read(settings: Settings, key: str) -> Splits:
     """Omniglot's characters; a class is "Alphabet/character01".
 
     Layouts: images_background (train) and images_evaluation (test), in `root` or in
-    root/omniglot-py as torchvision lays them; or root/train/<class>/ and root/test/<class>/ (see
-    `read_folder`). Where `root` is missing or empty, torchvision downloads it there.
+    root/omniglot-py as torchvision lays them; or root/train/<class>/ and root/test/<class>/. Where
+    `root` is missing or empty, torchvision downloads it there.
 
-    key: the settings' place in params.yaml, for messages.
-
-    Raises `DataError` for an unknown layout, a failed download, and as `read_folder` does.
+    Raises `DataError` for an unknown layout, a failed download, and a class of fewer than two images.
     """
-    path = Path(root).expanduser()
-    if is_absent(path):
-        _download(path, key)
-    path = existing_root(path, key)
-    if class_folders(path / "train") or class_folders(path / "test"):
-        return read_folder(path, key)
-    for parent in (path, path / DOWNLOADED):
+    root = Path(settings.root).expanduser()
+    if is_absent(root):
+        _download(root, key)
+    root = existing_root(root, key, LAYOUTS)
+    if is_split(root):
+        return read_split(root)
+    for parent in (root, root / DOWNLOADED):
         if class_folders(parent / TRAIN) or class_folders(parent / TEST):
-            return {s: _characters(parent / part, path) for s, part in (("train", TRAIN), ("test", TEST))}
-    raise DataError(f"{path} is no Omniglot: put there {LAYOUTS}; or remove it, to download it")
+            return {s: _characters(parent / part, root) for s, part in (("train", TRAIN), ("test", TEST))}
+    raise DataError(f"{root} is no Omniglot: put there {LAYOUTS}; or remove it, to download it")
 
 
 def _characters(part: Path, root: Path) -> Classes:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
+from mdprop.data.readers.download import Archive
 from mdprop.data.readers.entries import Splits, by_class
-from mdprop.data.readers.source import (
-    Archive,
-    Counts,
-    Listed,
-    Published,
-    first_folder_with,
-    listed_entries,
-    malformed,
-    read_rows,
-)
+from mdprop.data.readers.lists import Listed, listed_entries, malformed, read_rows
+from mdprop.data.readers.published import Counts, Published, PublishedSettings, read_published
+from mdprop.data.readers.tree import first_folder_with
 from mdprop.errors import DataError
 
 COLUMNS = "image_id class_id super_class_id path"
@@ -33,19 +28,21 @@ SOP = Published(
 )
 
 
-def read_sop(root: Path) -> Splits:
+class Settings(PublishedSettings):
+    reader: Literal["sop"]
+
+
+def read(settings: Settings, key: str) -> Splits:
     """The products of Ebay_train.txt and of Ebay_test.txt; a class is named by its class_id.
 
     root: Stanford_Online_Products or the folder that holds it.
     """
-    base = next(
-        (
-            found
-            for name in LISTS.values()
-            if (found := first_folder_with(name, root, "Stanford_Online_Products"))
-        ),
-        None,
-    )
+    return read_published(settings, key, SOP, _splits)
+
+
+def _splits(root: Path) -> Splits:
+    bases = (first_folder_with(name, root, "Stanford_Online_Products") for name in LISTS.values())
+    base = next(filter(None, bases), None)
     if base is None:
         raise DataError(f"{root} is no {SOP.name}: put there {SOP.layout}")
     return {

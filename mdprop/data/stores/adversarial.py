@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
+from numpy.typing import NDArray
 
 from mdprop.data.stores.arrow import ALL, ArrowFile
-from mdprop.data.stores.images import Batch
 from mdprop.errors import DataError
 from mdprop.files import whole_file
-from mdprop.parallel.exchange import in_order, rank, send
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mdprop.data.stores.images import Batch
 
 
-def write_adversarial(path: str | Path, batches: Iterable[Batch], settings: dict[str, Any]) -> None:
+class Attacked(NamedTuple):
+    """A batch of adversarial images.
+
+    ids, labels: [B] of the clean images; images: [B, C, H, W] in [0, 1].
+    objective: [B], what the attack reached of what it makes small.
+    aims: [T, B], the ids of the images that each one looked at.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    images: Tensor
+    objective: Tensor
+    aims: Tensor
+
+
+class Outcomes(NamedTuple):
+    """Of a set's images, without the images: ids [Q], objective [Q], aims [T, Q]; see `Attacked`."""
+
+    ids: NDArray[np.int64]
+    objective: NDArray[np.float32]
+    aims: NDArray[np.int64]
+
+
+def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: Mapping[str, object]) -> None:
     """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
 
-    Columns: id and label (int64), image (C·H·W float32). The schema's metadata holds `settings` and
-    the images' shape as JSON, under "attack" and "shape".
-
-    With several processes, each gives the batches of its `turns`, and process 0 writes the file
-    that one process would.
+    Columns: id and label (int64), image (C·H·W float32), objective (float32), aims (a list of T int64). The
+    schema's metadata holds `settings` and the images' shape as JSON, under "attack" and "shape".
     """
-    if rank():
-        return send(batches)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     with whole_file(path) as partial:
-        for ids, labels, images in in_order(batches):
-            pixels = pa.array(images.cpu().contiguous().view(-1).numpy())
-            image = pa.FixedSizeListArray.from_arrays(pixels, images[0].numel())
-            batch = pa.record_batch([pa.array(ids.numpy()), pa.array(labels.numpy()), image], _NAMES)
+        for part in batches:
+            columns = [
+                pa.array(part.ids.numpy()),
+                pa.array(part.labels.numpy()),
+                pa.FixedSizeListArray.from_arrays(
+                    pa.array(part.images.contiguous().view(-1).numpy()), part.images[0].numel()
+                ),
+                pa.array(part.objective.numpy()),
+                pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
+            ]
+            batch = pa.record_batch(columns, _NAMES)
             if writer is None:
-                metadata = {"attack": json.dumps(settings), "shape": json.dumps(list(images.shape[1:]))}
+                shape = list(part.images.shape[1:])
+                metadata = {"attack": json.dumps(settings), "shape": json.dumps(shape)}
                 writer = pa.ipc.new_file(str(partial), batch.schema.with_metadata(metadata))
             writer.write_batch(batch)
         if writer is None:
@@ -51,6 +80,8 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
 
     turns: which of them.
     """
+    import torch
+
     arrow = _open(path)
     shape = json.loads(arrow.schema.metadata[b"shape"])
     for batch in arrow.batches(turns):
@@ -59,19 +90,30 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
         yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
 
 
-def attack_settings(path: str | Path) -> dict[str, Any]:
+def read_outcomes(path: str | Path) -> Outcomes:
+    """How far a set's images got; the images themselves are not read."""
+    batches = list(_open(path).batches())
+    ids, objective = (np.concatenate([np.array(b[name]) for b in batches]) for name in ("id", "objective"))
+    aims = np.concatenate([np.array(b["aims"].flatten()) for b in batches])
+    return Outcomes(ids, objective, aims.reshape(len(ids), len(aims) // len(ids)).T)
+
+
+def attack_settings(path: str | Path) -> dict[str, object]:
     """How a set was made."""
-    settings: dict[str, Any] = json.loads(_open(path).schema.metadata[b"attack"])
+    settings: dict[str, object] = json.loads(_open(path).schema.metadata[b"attack"])
     return settings
 
 
-_NAMES = ["id", "label", "image"]
+_NAMES = ["id", "label", "image", "objective", "aims"]
 
 
 def _open(path: str | Path) -> ArrowFile:
     try:
-        return ArrowFile(path)
+        arrow = ArrowFile(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run the attack stage first") from None
     except (OSError, ValueError):
         raise DataError(f"{path} is truncated or no Arrow file: run the attack stage again") from None
+    if arrow.schema.names != _NAMES:
+        raise DataError(f"{path} was made by another version of mdprop: run the attack stage again")
+    return arrow

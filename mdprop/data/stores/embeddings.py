@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from mdprop.errors import DataError
 from mdprop.files import whole_file
-from mdprop.parallel.exchange import in_order, rank, send
 
 Embeddings = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """(ids [N], labels [N], embeddings [N, D])"""
@@ -25,18 +24,12 @@ _NAMES = ["id", "label", "embedding"]
 
 
 def write_embeddings(path: str | Path, batches: Iterable[Embeddings]) -> None:
-    """Stream batches to a Parquet file, which appears when it is whole.
-
-    With several processes, each gives the batches of its `turns`, and process 0 writes the file
-    that one process would.
-    """
-    if rank():
-        return send(batches)
+    """Stream batches to a Parquet file, which appears when it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = None
     with whole_file(path) as partial:
-        for ids, labels, values in _row_groups(in_order(batches)):
+        for ids, labels, values in _row_groups(batches):
             column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
             batch = pa.record_batch([pa.array(ids), pa.array(labels), column], _NAMES)
             # Values do not repeat: dictionaries of them would take time, and 1.4 times the room.

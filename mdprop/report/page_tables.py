@@ -1,0 +1,188 @@
+"""The tables of the page, as rows of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from mdprop.attacks.threat import Threat
+from mdprop.branches import CLEAN
+from mdprop.report.aggregate import Summary
+from mdprop.report.comparisons import MISSING, comparison, number, percent, value_of
+from mdprop.report.sets import NORM_LABELS, InputSet
+
+# group, metric, head, decimals (None: in percent, and the highest is the best)
+_EMBEDDING_COLUMNS: tuple[tuple[str, str, str, int | None], ...] = (
+    ("retrieval and clusters, %", "map_at_r", "mAP@R", None),
+    ("retrieval and clusters, %", "map_at_1000", "mAP@1000", None),
+    ("retrieval and clusters, %", "nmi", "NMI", None),
+    ("retrieval and clusters, %", "f1", "F1", None),
+    ("density", "density_intra", "intra-class", 3),
+    ("density", "density_inter", "inter-class", 3),
+    ("density", "density_ratio", "intra / inter", 3),
+    ("spectrum", "spectral_decay", "decay", 3),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text, a second line below it, and whether it is the best of its column."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """groups: heads that span several columns, with their spans; empty for a table with one row of heads."""
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+    groups: Sequence[tuple[str, int]] = field(default=())
+    corner: str = "method"
+
+
+def recall_table(summary: Summary, sets: Sequence[InputSet], metric: str, caption: str) -> Table | None:
+    """Methods by the input sets that have the metric, in percent, the best of a column marked."""
+    shown = _with_metric(summary, sets, metric)
+    columns = []
+    for s in shown:
+        texts = [percent(value_of(summary, method, s.name, metric)) for method in summary]
+        notes = [comparison(summary, method, s.name, metric, times="×") for method in summary]
+        best = _best(summary, s.name, metric)
+        columns.append([Cell(*parts) for parts in zip(texts, notes, best, strict=True)])
+    return _by_sets(summary, shown, columns, caption)
+
+
+def distance_table(summary: Summary, sets: Sequence[InputSet], metric: str, caption: str) -> Table | None:
+    """Methods by the input sets that have the metric, as a plain number."""
+    shown = _with_metric(summary, sets, metric)
+    columns = [
+        [Cell(number(value_of(summary, method, s.name, metric), decimals=3)) for method in summary]
+        for s in shown
+    ]
+    return _by_sets(summary, shown, columns, caption)
+
+
+def _with_metric(summary: Summary, sets: Sequence[InputSet], metric: str) -> list[InputSet]:
+    return [s for s in sets if any(value_of(summary, method, s.name, metric) for method in summary)]
+
+
+def _by_sets(
+    summary: Summary, sets: Sequence[InputSet], columns: Sequence[Sequence[Cell]], caption: str
+) -> Table | None:
+    """None without a column."""
+    if not columns:
+        return None
+    rows = [(method, [column[i] for column in columns]) for i, method in enumerate(summary)]
+    groups = [(name, len(list(members))) for name, members in groupby(s.group for s in sets)]
+    return Table(caption, [s.label for s in sets], rows, groups)
+
+
+def _best(summary: Summary, input_set: str, metric: str) -> list[bool]:
+    """Which methods have the highest mean, equal to a tenth of a percent; none where there is no rival."""
+    stats = [value_of(summary, method, input_set, metric) for method in summary]
+    means = [round(100 * stat["mean"], 1) if stat and stat["mean"] is not None else None for stat in stats]
+    known = [mean for mean in means if mean is not None]
+    return [len(known) > 1 and mean == max(known) for mean in means]
+
+
+def embedding_table(summary: Summary) -> Table | None:
+    """Measures of the clean embedding space that a method has; the best marked where higher is better."""
+    present = [c for c in _EMBEDDING_COLUMNS if any(value_of(summary, m, CLEAN, c[1]) for m in summary)]
+    if not present:
+        return None
+    columns = []
+    for _, metric, _, decimals in present:
+        best = _best(summary, CLEAN, metric) if decimals is None else [False] * len(summary)
+        stats = [value_of(summary, method, CLEAN, metric) for method in summary]
+        texts = [percent(stat) if decimals is None else number(stat, decimals=decimals) for stat in stats]
+        columns.append([Cell(text, best=b) for text, b in zip(texts, best, strict=True)])
+    rows = [(method, [column[i] for column in columns]) for i, method in enumerate(summary)]
+    groups = [(name, len(list(members))) for name, members in groupby(c[0] for c in present)]
+    return Table("The embedding space of clean test images", [c[2] for c in present], rows, groups)
+
+
+def input_table(summary: Summary, sets: Sequence[InputSet], channel_std: Sequence[float]) -> Table:
+    """Each input set: its goal, its radius in every unit, how it is made, how many queries it has.
+
+    channel_std: the standard deviations, in pixels of [0, 1], that the network divides the channels by;
+    with one of each channel a radius in the other units is a range of channels.
+    """
+    means = [f for f in Threat.model_fields if f not in ("goal", "norm", "epsilon", "units")]
+    rows = []
+    for s in sets:
+        pixel, normalized = _radii(s, channel_std)
+        counts = {f"{q['mean']:g}" for m in summary if (q := value_of(summary, m, s.name, "queries"))}
+        texts = [
+            s.threat.wants.label if s.threat else MISSING,
+            NORM_LABELS[s.threat.norm] if s.threat else MISSING,
+            _numbers(pixel),
+            _numbers([255 * e for e in pixel]),
+            _numbers(normalized),
+            *(_means(s.threat, name) for name in means),
+            " / ".join(sorted(counts)) or MISSING,
+        ]
+        rows.append((s.name, [Cell(text) for text in texts]))
+    radius = ["ε in pixels of [0, 1]", "ε in 8-bit levels", "ε in standard deviations"]
+    heads = ["goal", "norm", *radius, *(name.replace("_", " ") for name in means), "queries"]
+    return Table("The input sets", heads, rows, corner="input set")
+
+
+def _radii(s: InputSet, channel_std: Sequence[float]) -> tuple[list[float], list[float]]:
+    """In pixels and in standard deviations; an ℓ2 radius is over all channels and has no second form."""
+    if s.epsilon is None:
+        return [], []
+    if s.threat is not None and s.threat.norm == "l2":
+        return [s.epsilon], []
+    if s.threat is not None and s.threat.units == "normalized":
+        return [s.epsilon * std for std in channel_std], [s.epsilon]
+    return [s.epsilon], [s.epsilon / std for std in channel_std]
+
+
+def _means(threat: Threat | None, name: str) -> str:
+    """How a set is made, in words; a dash where that plays no part."""
+    if threat is None or (name == "targets" and not threat.wants.many):
+        return MISSING
+    value = getattr(threat, name)
+    if value is None:
+        return {"step_ratio": "1 / steps", "start_noise": "ε"}.get(name, MISSING)
+    return f"{value} ε" if name == "step_ratio" else _text(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """One number where the channels agree."""
+    return " / ".join(dict.fromkeys(f"{value:.3g}" for value in values)) or MISSING
+
+
+def settings_tables(settings: Mapping[str, Any]) -> list[Table]:
+    """A table a section; the keys of nested mappings are joined by dots."""
+    general = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    sections = {key: value for key, value in settings.items() if isinstance(value, Mapping) and value}
+    tables = []
+    for name, section in {"general": general, **sections}.items():
+        if section:
+            rows = [(key, [Cell(_text(value))]) for key, value in _flat(section)]
+            tables.append(Table(name, ["value"], rows, corner="key"))
+    return tables
+
+
+def _flat(section: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in section.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value) or MISSING
+    if isinstance(value, float):
+        return f"{value:g}"
+    return MISSING if value is None else str(value)

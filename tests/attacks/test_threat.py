@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mdprop.attacks import Threat
+
+STD = torch.tensor([0.2, 0.25]).view(2, 1, 1)
+
+
+def test_a_threat_in_pixels() -> None:
+    threat = Threat(goal="single_target", epsilon=0.04, steps=8)
+    assert threat.in_pixels(0.04, STD) == 0.04
+    assert threat.step_size(STD) == pytest.approx(0.005)
+    assert threat.start == 0.04
+    assert Threat(goal="single_target", epsilon=0.04, step_ratio=0.25).step_size(STD) == pytest.approx(0.01)
+    assert Threat(goal="single_target", epsilon=0.04, start_noise=0.0).start == 0.0
+
+
+def test_a_threat_in_standard_deviations() -> None:
+    threat = Threat(goal="single_target", epsilon=0.01, units="normalized", steps=2)
+    torch.testing.assert_close(threat.in_pixels(0.01, STD), torch.tensor([0.002, 0.0025]).view(2, 1, 1))
+    torch.testing.assert_close(threat.step_size(STD), torch.tensor([0.001, 0.00125]).view(2, 1, 1))
+
+
+@pytest.mark.parametrize(("written", "value"), [("8/255", 8 / 255), ("0.5", 0.5), (1, 1.0)])
+def test_a_radius_may_be_a_fraction(written: Any, value: float) -> None:
+    assert Threat(goal="single_target", epsilon=written).epsilon == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"goal": "x"}, "unknown goal; known: single_target, "),
+        ({"epsilon": -1}, "greater than or equal to 0"),
+        ({"epsilon": "8/0"}, "a number or a fraction such as 4/255 is needed"),
+        ({"epsilon": True}, "valid number"),
+        ({"norm": "l1"}, "'linf' or 'l2'"),
+        ({"norm": "l2", "units": "normalized"}, "it needs units: pixel"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"step_ratio": 0}, "greater than 0"),
+        ({"restarts": 0}, "greater than or equal to 1"),
+        ({"restarts": 2, "start_noise": 0}, "are all the same: use 1"),
+        ({"goal": "untargeted", "start_noise": 0}, "no gradient at the clean image: give it a start_noise"),
+        ({"radius": 1}, "Extra inputs"),
+    ],
+)
+def test_what_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Threat(**{"goal": "single_target", "epsilon": 0.1, **given})
+
+
+def test_no_radius_needs_no_start() -> None:
+    assert Threat(goal="untargeted", epsilon=0, start_noise=0).start == 0

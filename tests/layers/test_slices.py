@@ -1,0 +1,320 @@
+"""Slices that write into one output, against each branch's batch norm called on its slice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.testing import assert_close
+
+from mdprop.layers import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, route, slices
+from tests.helpers import randomize_norms
+from tests.layers.networks import BRANCHES, assert_same_state, images
+
+SIZES = {"clean": 4, "single_target": 2, "multi_target": 3}
+CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], torch.memory_format]] = {
+    "flat": (MultiBatchNorm1d, (3,), torch.contiguous_format),
+    "1d": (MultiBatchNorm1d, (3, 5), torch.contiguous_format),
+    "2d": (MultiBatchNorm2d, (3, 5, 4), torch.contiguous_format),
+    "2d, channels last": (MultiBatchNorm2d, (3, 5, 4), torch.channels_last),
+    "2d, one pixel": (MultiBatchNorm2d, (3, 1, 1), torch.channels_last),
+    "3d": (MultiBatchNorm3d, (3, 2, 3, 4), torch.contiguous_format),
+    "3d, channels last": (MultiBatchNorm3d, (3, 2, 3, 4), torch.channels_last_3d),
+}
+TOLERANCES = {
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+    torch.float32: {"rtol": 1e-5, "atol": 1e-6},
+    torch.bfloat16: {"rtol": 0.0, "atol": 0.0},
+    torch.float16: {"rtol": 0.0, "atol": 0.0},
+}
+
+
+def layer_and_copy(multi: type[nn.Module] = MultiBatchNorm2d, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """A layer whose branches differ, and another one like it."""
+    layer = multi(3, BRANCHES, **options)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in layer.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    return layer, copy.deepcopy(layer)
+
+
+def one_by_one(layer: nn.Module, x: Tensor) -> Tensor:
+    parts = x.split(list(SIZES.values()))
+    return torch.cat([layer.branches[name](part) for name, part in zip(SIZES, parts, strict=True)])
+
+
+def routed(layer: nn.Module, x: Tensor) -> Tensor:
+    with route(layer, SIZES):
+        return layer(x)
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(9, *shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_(True)
+
+
+def assert_the_same(layer: nn.Module, twin: nn.Module, x: Tensor) -> None:
+    """Equal outputs and statistics bit by bit, equal gradients to rounding, for two batches."""
+    for _ in range(2):
+        out, expected = routed(layer, x), one_by_one(twin, x)
+        assert torch.equal(out, expected)
+        assert out.stride() == expected.stride()
+        assert_same_state(layer, twin)
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
+        wanted = [value for value in (x, *layer.parameters()) if value.requires_grad]
+        mine = torch.autograd.grad(out, wanted, weight, allow_unused=True)
+        wanted = [value for value in (x, *twin.parameters()) if value.requires_grad]
+        theirs = torch.autograd.grad(expected, wanted, weight, allow_unused=True)
+        for gradient, other in zip(mine, theirs, strict=True):
+            assert (gradient is None) == (other is None)
+            if gradient is not None:
+                assert_close(gradient, other, **TOLERANCES[x.dtype])
+                assert gradient.stride() == other.stride()
+
+
+@pytest.fixture(autouse=True)
+def no_concatenation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test is not about the plain way, taking it is an error."""
+    if "plain_way" not in request.fixturenames:
+        monkeypatch.setattr(slices, "_one_by_one", None)
+
+
+@pytest.fixture
+def plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing into one output is an error."""
+    monkeypatch.setattr(slices, "_normalize_once", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_and_layout(case: str, dtype: torch.dtype) -> None:
+    multi, shape, layout = CASES[case]
+    layer, twin = layer_and_copy(multi)
+    x = inputs(shape, dtype).detach().contiguous(memory_format=layout).requires_grad_(True)
+    assert_the_same(layer.to(dtype), twin.to(dtype), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_precision_inputs_of_layers_in_float32(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = inputs((3, 5, 4), dtype).detach().contiguous(memory_format=layout).requires_grad_(True)
+    assert_the_same(*layer_and_copy(), x)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("track", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+def test_options(affine: bool, track: bool, momentum: float | None) -> None:
+    options = {"affine": affine, "track_running_stats": track, "momentum": momentum, "eps": 1e-3}
+    assert_the_same(*layer_and_copy(**options), inputs((3, 5, 4)))
+
+
+@pytest.mark.parametrize("frozen", [("clean",), ("single_target", "multi_target")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_branches_in_eval_mode_beside_others(frozen: tuple[str, ...], dtype: torch.dtype) -> None:
+    layer, twin = layer_and_copy()
+    for name in frozen:
+        layer.branches[name].eval()
+        twin.branches[name].eval()
+    assert_the_same(layer, twin, inputs((3, 5, 4), dtype))
+    assert [int(norm.num_batches_tracked) for norm in layer.branches.values()] == [
+        0 if name in frozen else 2 for name in BRANCHES
+    ]
+
+
+def test_statistics_switched_off_in_eval_mode() -> None:
+    layer, twin = layer_and_copy(track_running_stats=False)
+    assert_the_same(layer.eval(), twin.eval(), inputs((3, 5, 4)))
+
+
+def test_statistics_that_are_there_but_not_tracked() -> None:
+    layer, twin = layer_and_copy()
+    for norm in (*layer.branches.values(), *twin.branches.values()):
+        norm.track_running_stats = False
+    assert_the_same(layer, twin, inputs((3, 5, 4)))
+
+
+@pytest.mark.parametrize("kept", ["x", "weights", "biases", "clean's"])
+def test_gradients_of_a_part_only(kept: str) -> None:
+    layer, twin = layer_and_copy()
+    x = inputs((3, 5, 4)).detach().requires_grad_(kept == "x")
+    for norms in (layer.branches, twin.branches):
+        for name, norm in norms.items():
+            norm.weight.requires_grad_(kept == "weights" or (kept == "clean's" and name == "clean"))
+            norm.bias.requires_grad_(kept == "biases")
+    assert_the_same(layer, twin, x)
+
+
+def test_a_frozen_branch_without_gradients_costs_no_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, _ = layer_and_copy()
+    layer.branches["clean"].eval().requires_grad_(False)
+    rows = []
+    kernel = slices._GRADIENTS
+    monkeypatch.setattr(slices, "_GRADIENTS", lambda *given: rows.append(len(given[0])) or kernel(*given))
+    routed(layer, inputs((3, 5, 4))).sum().backward()
+    assert rows == [2, 3]
+
+
+def test_gradients_by_differences() -> None:
+    layer, _ = layer_and_copy()
+    layer.double().branches["single_target"].eval()
+    x = inputs((3, 3, 2), torch.float64)
+    wanted = (x, *layer.parameters())
+    assert torch.autograd.gradcheck(lambda *_: routed(layer, x), wanted)
+
+
+def test_a_channel_far_from_zero() -> None:
+    layer, twin = layer_and_copy()
+    exact = copy.deepcopy(layer).double()
+    x = inputs((3, 16, 16)).detach() + 100
+    wide = x.double().requires_grad_(True)
+    x.requires_grad_(True)
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    (expected,) = torch.autograd.grad(one_by_one(exact, wide), wide, weight.double())
+    errors = [
+        (torch.autograd.grad(forward(one, x), x, weight)[0] - expected).abs().max()
+        for forward, one in ((routed, layer), (one_by_one, twin))
+    ]
+    assert errors[0] < 1e-4 * expected.abs().max()
+    assert errors[0] < 3 * errors[1] + 1e-6
+
+
+def test_an_activation_may_overwrite_the_output() -> None:
+    layer, twin = layer_and_copy()
+    x = inputs((3, 5, 4))
+    (gradient,) = torch.autograd.grad(nn.functional.relu(routed(layer, x), inplace=True).square().sum(), x)
+    (expected,) = torch.autograd.grad(one_by_one(twin, x).relu().square().sum(), x)
+    assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["transposed", "a gradient of another layout", "an expanded gradient"])
+def test_unusual_strides(layout: str) -> None:
+    layer, twin = layer_and_copy()
+    x = inputs((3, 5, 4))
+    shown = x.transpose(2, 3) if layout == "transposed" else x.contiguous(memory_format=torch.channels_last)
+    out, expected = routed(layer, shown), one_by_one(twin, shown)
+    assert_close(out, expected)
+    weight = torch.ones(()).expand(out.shape) if layout == "an expanded gradient" else torch.randn(out.shape)
+    mine, theirs = (torch.autograd.grad(value, x, weight)[0] for value in (out, expected))
+    assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_without_gradients() -> None:
+    layer, twin = layer_and_copy()
+    with torch.no_grad():
+        out, expected = routed(layer, inputs((3, 5, 4))), one_by_one(twin, inputs((3, 5, 4)))
+    assert torch.equal(out, expected)
+    assert not out.requires_grad
+    assert_same_state(layer, twin)
+
+
+def test_in_autocast() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), MultiBatchNorm2d(3, BRANCHES))
+    randomize_norms(network)
+    twin = copy.deepcopy(network)
+    x = images(9)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = routed(network, x)
+        expected = one_by_one(twin[1], twin[0](x))
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, expected)
+    out.float().square().sum().backward()
+    expected.float().square().sum().backward()
+    for one, other in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+    assert_same_state(network, twin)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_memory_format_is_kept(layout: torch.memory_format) -> None:
+    layer, _ = layer_and_copy()
+    x = inputs((3, 5, 4)).detach().contiguous(memory_format=layout).requires_grad_(True)
+    out = routed(layer, x)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert out.is_contiguous(memory_format=layout)
+    assert gradient.is_contiguous(memory_format=layout)
+
+
+# --- errors ---
+
+
+def test_one_value_a_channel_is_refused_as_by_pytorch_before_anything_moves() -> None:
+    layer, twin = layer_and_copy(MultiBatchNorm1d)
+    x = torch.randn(3, 3)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel") as expected:
+        twin.branches["clean"](x[:1])
+    before = copy.deepcopy(layer)
+    with (
+        route(layer, {"multi_target": 2, "clean": 1}),
+        pytest.raises(ValueError, match="Expected more than 1 value per channel") as error,
+    ):
+        layer(x)
+    assert str(error.value) == str(expected.value)
+    assert_same_state(layer, before)
+    layer.branches["clean"].eval()
+    with route(layer, {"multi_target": 2, "clean": 1}):
+        assert torch.equal(layer(x)[2:], twin.branches["clean"].eval()(x[2:]))
+
+
+def test_another_rank_is_refused_as_by_pytorch() -> None:
+    layer, _ = layer_and_copy()
+    with pytest.raises(ValueError, match=r"expected 4D input \(got 3D input\)"):
+        routed(layer, torch.randn(9, 3, 4))
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    layer, _ = layer_and_copy()
+    x = inputs((3, 5, 4))
+    (gradient,) = torch.autograd.grad(routed(layer, x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
+# --- norms that are called ---
+
+
+class OwnBatchNorm(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) + 1
+
+
+def own_class(layer: nn.Module) -> None:
+    norm = OwnBatchNorm(3)
+    norm.load_state_dict(layer.branches["clean"].state_dict())
+    layer.branches["clean"] = norm
+
+
+def own_hook(layer: nn.Module) -> None:
+    layer.branches["clean"].register_forward_hook(lambda norm, given, out: out * 2)
+
+
+def own_weight(layer: nn.Module) -> None:
+    parametrize.register_parametrization(layer.branches["clean"], "weight", nn.Softplus())
+
+
+@pytest.mark.usefixtures("plain_way")
+@pytest.mark.parametrize("change", [own_class, own_hook, own_weight])
+def test_norms_that_do_something_else_are_called(change: Callable[[nn.Module], None]) -> None:
+    layer, twin = layer_and_copy()
+    change(layer)
+    change(twin)
+    assert_the_same(layer, twin, inputs((3, 5, 4)))
+    x = inputs((3, 5, 4))
+    assert torch.equal(routed(layer.eval(), x), one_by_one(twin.eval(), x))
+
+
+@pytest.mark.usefixtures("plain_way")
+def test_torch_compile_sees_the_plain_norms() -> None:
+    layer, twin = layer_and_copy()
+    x = inputs((3, 5, 4))
+    with route(layer, SIZES):
+        out = torch.compile(layer, backend="aot_eager")(x)
+    assert_close(out, one_by_one(twin, x))
+    assert_same_state(layer, twin)
+    out.square().sum().backward()

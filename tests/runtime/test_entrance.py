@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import PROJECT
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from mdprop.errors import DataError
+from mdprop.files import whole_file
+from mdprop.runtime.entrance import run_stage
+
+def stage():
+    assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
+    if sys.argv[1] == "show":
+        print("ε ± 1", os.environ["GOMP_SPINCOUNT"], os.environ["ARROW_DEFAULT_MEMORY_POOL"])
+        print("ε", file=sys.stderr)
+    if sys.argv[1] == "mistake":
+        raise DataError("no ε\\nhere")
+    if sys.argv[1] == "stop":
+        with whole_file(Path("results")) as file:
+            file.write_text("half")
+            print("ready", flush=True)
+            while True:  # a signal may come just before signal.pause(), which would not see it
+                time.sleep(0.01)
+
+run_stage(stage)
+"""
+
+TUNED = ("GOMP_SPINCOUNT", "ARROW_DEFAULT_MEMORY_POOL")
+
+
+def start(folder: Path, case: str, encoding: str = "utf-8", **variables: str) -> subprocess.Popen[str]:
+    env = {key: value for key, value in os.environ.items() if key not in TUNED}
+    env |= {"PYTHONPATH": str(PROJECT), **variables}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", PROGRAM, case]
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, encoding=encoding)
+
+
+def test_libraries_are_tuned_before_they_are_loaded(tmp_path: Path) -> None:
+    done = start(tmp_path, "show", PYTHONIOENCODING="utf-8")
+    assert done.communicate() == ("ε ± 1 10000 system\n", "ε\n")
+
+
+def test_what_the_environment_says_goes_first(tmp_path: Path) -> None:
+    done = start(tmp_path, "show", PYTHONIOENCODING="utf-8", GOMP_SPINCOUNT="5")
+    assert done.communicate()[0] == "ε ± 1 5 system\n"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "? ? 1"), ("latin-1", "? ± 1")])
+def test_streams_show_what_they_can(tmp_path: Path, encoding: str, shown: str) -> None:
+    done = start(tmp_path, "show", encoding, PYTHONIOENCODING=encoding)
+    assert done.communicate() == (f"{shown} 10000 system\n", "?\n")
+    assert done.returncode == 0
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    done = start(tmp_path, "mistake", PYTHONIOENCODING="ascii")
+    assert done.communicate() == ("", "error: no ? here\n")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(("number", "err"), [(signal.SIGTERM, ""), (signal.SIGINT, "interrupted\n")])
+def test_stopped_it_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals, err: str) -> None:
+    program = start(tmp_path, "stop")
+    assert program.stdout is not None
+    program.stdout.readline()
+    program.send_signal(number)
+    assert program.communicate()[1] == err
+    assert program.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
