@@ -52,9 +52,7 @@ def main() -> None:
         names = f"ours, {args.goal}", f"{args.steps} x (forward + gradient)", f"{aims} x targets' forward"
         seconds = alternate(
             {
-                names[0]: lambda: list(
-                    Adversary(model, store, transform, {"set": threat}, 0, 0).attack("set")
-                ),
+                names[0]: lambda: list(Adversary(model, store, transform, threats, 0, 0).attack("set")),
                 names[1]: lambda: [_steps(model, images, args.steps) for images in batches],
                 names[2]: lambda: [_forwards(model, images, aims) for images in batches],
             },

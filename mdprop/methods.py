@@ -65,8 +65,12 @@ class Slice(Section):
     @field_validator("goal")
     @classmethod
     def _known(cls, goal: str | None) -> str | None:
-        if goal is not None and goal not in GOALS:
+        if goal is None:
+            return None
+        if goal not in GOALS:
             raise ValueError(f"unknown goal; known: {', '.join(GOALS)} (clean images are always there)")
+        if GOALS[goal].needs_gallery or GOALS[goal].needs_ranking:
+            raise ValueError("compares with a whole gallery, which a batch has not; use it in adversary.sets")
         return goal
 
     @model_validator(mode="after")

@@ -36,11 +36,16 @@ def test_what_is_written_is_read_back(first: str, second: str, percent: int) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", " clean", "clean\n", "two words", "a.b", "a+b", "a+%b", "a+0%b", "a+100%b", "a+05%b", "a+2.5%b"]
-    + ["a+-5%b", "a+25%", "+25%b", "a+25 %b", "25%a+75%b", "a+25%b+25%c", "a + 25%b", "ä"],
+    [
+        *("", " clean", "clean\n", "two words", "a.b", "ä"),
+        *("a+b", "a+%b", "a+0%b", "a+100%b", "a+05%b", "a+2.5%b", "a+-5%b"),
+        *("a+25%", "+25%b", "a+25 %b", "a + 25%b", "25%a+75%b", "a+25%b+25%c"),
+    ],
 )
 def test_other_forms_are_refused_with_those_allowed(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no batch-norm branch; write .*'clean\+25%multi_target'") as error:
+    with pytest.raises(
+        ValueError, match=r"is no batch-norm branch; write .*'clean\+25%multi_target'"
+    ) as error:
         parse_branch(text)
     assert len(str(error.value).splitlines()) == 1
 

@@ -14,10 +14,16 @@ Bound = float | Tensor
 class Ball(Protocol):
     """The images that an attack may make of `images`: within epsilon of them, and of [lower, upper]."""
 
+    images: Tensor
+    epsilon: Bound
+
     def __init__(self, images: Tensor, epsilon: Bound, lower: Bound, upper: Bound) -> None: ...
 
     def clip(self, moved: Tensor) -> Tensor:
-        """The nearest images inside: [B, C, H, W]."""
+        """Images inside, [B, C, H, W]: shrunk into the ball, then cut to the range.
+
+        In "linf" they are the nearest; in "l2" only where the range does not cut.
+        """
 
     def step(self, moved: Tensor, gradient: Tensor, size: Bound) -> Tensor:
         """A step of `size` in the norm, down the gradient [B, C, H, W] of each image, clipped."""
@@ -29,6 +35,7 @@ class Ball(Protocol):
 
 class LinfBall:
     def __init__(self, images: Tensor, epsilon: Bound, lower: Bound, upper: Bound) -> None:
+        self.images, self.epsilon = images, epsilon
         lower, upper = (torch.as_tensor(bound).to(images) for bound in (lower, upper))
         self.low, self.high = torch.maximum(images - epsilon, lower), torch.minimum(images + epsilon, upper)
 

@@ -15,24 +15,61 @@ Objective = Callable[[Tensor], Tensor]
 """What is to become small, of each image by itself: [B, C, H, W] -> [B]."""
 
 
-def pgd(objective: Objective, start: Tensor, ball: Ball, *, steps: int, step_size: Bound) -> Tensor:
+class GradientLog:
+    """Which images' gradients cannot be trusted, [B] each; over several attacks, whether it ever was so.
+
+    zero: exactly 0 in every pixel at a start. (Rightly so where the goal is reached already.)
+    broken: not finite in some pixel at some step.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.zero = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self.broken = self.zero.clone()
+
+    def add(self, gradient: Tensor, first: bool) -> None:
+        """The gradient [B, C, H, W] of a step, of which `first` is taken at the start."""
+        largest = gradient.abs().amax(dim=(1, 2, 3))
+        self.broken |= ~largest.isfinite()
+        if first:
+            self.zero |= largest == 0
+
+
+def differentiate(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective of each image [B] and its gradient [B, C, H, W], both detached."""
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = objective(images)
+        total = values.sum()
+    (gradient,) = torch.autograd.grad(total, images)
+    return values.detach(), gradient
+
+
+def pgd(
+    objective: Objective,
+    start: Tensor,
+    ball: Ball,
+    *,
+    steps: int,
+    step_size: Bound,
+    log: GradientLog | None = None,
+) -> Tensor:
     """Images in the ball with a small objective: [B, C, H, W], detached.
 
     start: [B, C, H, W], the first point; the first gradient is taken there, and the first step's result
         is the first to be clipped, as in the authors' code. Without steps the start is clipped.
     step_size: in the ball's norm, a number or what broadcasts to images.
+    log: told of every gradient.
 
     No gradient reaches the weights. The image at the last step is kept.
     """
     moved = start.detach()
     if not steps:
         return ball.clip(moved)
-    for _ in range(steps):
-        moved = moved.detach().requires_grad_(True)
-        with torch.enable_grad():
-            total = objective(moved).sum()
-        (gradient,) = torch.autograd.grad(total, moved)
-        moved = ball.step(moved.detach(), gradient, step_size)
+    for step in range(steps):
+        _, gradient = differentiate(objective, moved)
+        if log is not None:
+            log.add(gradient, first=step == 0)
+        moved = ball.step(moved, gradient, step_size)
     return moved
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator, model_validator
 
-from mdprop.attacks.goals import GOALS, Goal, get_goal
+from mdprop.attacks.goals import GOALS, Goal, ProtocolName, get_goal, in_protocol
 from mdprop.settings import Positive, Radius, Section, Share, Units
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ class Threat(Section):
     steps, step_ratio: how many steps, and their size as a share of epsilon; None: 1 / steps.
     restarts: attempts from other random starts, of which each image keeps its best.
     targets: how many images a goal with `many` looks at.
+    optimizer: "pgd"; "apgd", which chooses its own steps and keeps the best point; "square", a random
+        search that sees no gradient; "noise", the control, of full size without any search.
+    protocol: "robrank": the goals of RobRank as in its code, for comparison with its tables.
     start_noise: the radius of the uniform random start, in `units`; None: epsilon.
     """
 
@@ -36,6 +39,8 @@ class Threat(Section):
     restarts: Positive = 1
     targets: Positive = 5
     start_noise: Radius | None = None
+    optimizer: Literal["pgd", "apgd", "square", "noise"] = "pgd"
+    protocol: ProtocolName = "mdprop"
 
     @field_validator("goal")
     @classmethod
@@ -48,7 +53,7 @@ class Threat(Section):
     def _possible(self) -> Threat:
         if self.norm == "l2" and self.units != "pixel":
             raise ValueError("norm l2 is over all channels together: it needs units: pixel")
-        if self.start_noise == 0 and self.epsilon > 0 and get_goal(self.goal).needs_start:
+        if self.start_noise == 0 and self.epsilon > 0 and self.wants.needs_start:
             raise ValueError(f"goal {self.goal} has no gradient at the clean image: give it a start_noise")
         if self.start_noise == 0 and self.restarts > 1:
             raise ValueError(f"{self.restarts} restarts without start_noise are all the same: use 1")
@@ -57,7 +62,7 @@ class Threat(Section):
     @property
     def wants(self) -> Goal:
         """The goal itself."""
-        return get_goal(self.goal)
+        return in_protocol(get_goal(self.goal), self.protocol)
 
     @property
     def start(self) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mdprop.attacks.goals import get_goal
+from mdprop.attacks.goals import ProtocolName, get_goal
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN, parse_branch
 from mdprop.methods import Slice
@@ -60,7 +60,17 @@ COMPATIBILITY = {
 }
 
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_SHARED = ("norm", "units", "steps", "step_ratio", "restarts", "targets", "start_noise")
+_SHARED = (
+    "norm",
+    "units",
+    "steps",
+    "step_ratio",
+    "restarts",
+    "targets",
+    "start_noise",
+    "optimizer",
+    "protocol",
+)
 
 
 class AdversarySettings(Section):
@@ -80,6 +90,8 @@ class AdversarySettings(Section):
     restarts: Positive
     targets: Positive
     start_noise: Radius | None
+    optimizer: Literal["pgd", "apgd", "square", "noise"]
+    protocol: ProtocolName
     sets: dict[SetName, Threat]
 
     @model_validator(mode="before")

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 _FULL = (torch.float32, torch.float64)
+_LAYOUTS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _KERNEL = torch.ops.aten.native_batch_norm.out
 _NOTHING: tuple[Any, Any, Any] = (None, None, None)
@@ -27,14 +28,14 @@ def normalize_slices(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]
     """Consecutive slices of x [B, C, ...], `sizes` rows each (B in all), through one of `norms` each.
 
     The same to rounding as calling each norm on its slice, running statistics and errors included; a
-    gradient of the gradient is refused. Norms that are not plain ones are called, as are all where
-    the kernels are not PyTorch's own for the CPU, or `torch.compile` is to choose.
+    gradient of the gradient is refused. Norms that are not plain ones are called, and so are all on
+    other devices than the CPU, for inputs of unusual strides and under `torch.compile`.
     """
     plain = [norm for norm in norms if _is_plain(norm)]
     if len(plain) == len(norms):
         if all(not norm.training and norm.running_var is not None for norm in plain):
             return _affine_maps(x, plain, sizes)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and _is_dense(x) and not torch.compiler.is_compiling():
             return _normalize_once(x, plain, sizes)
     return _one_by_one(x, norms, sizes)
 
@@ -44,6 +45,11 @@ def _is_plain(norm: nn.Module) -> TypeGuard[_BatchNorm]:
     return type(norm) in _PLAIN and not (
         norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
     )
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether x has one of the layouts that the kernels read and write as they are; others they get wrong."""
+    return any(x.is_contiguous(memory_format=layout) for layout in _LAYOUTS)
 
 
 def _one_by_one(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]) -> Tensor:

@@ -155,6 +155,8 @@ def _settle(
 
 def _first_copies(gallery: NDArray[np.float32], count: int) -> Rows | None:
     """The rows of [G, D] without those that equal `count` earlier ones; None for all of them."""
+    if np.unique(gallery[:, 0], return_counts=True)[1].max() <= count:
+        return None  # as is usual, without a copy of the gallery
     raw = gallery.view(np.dtype((np.void, gallery.shape[1] * gallery.itemsize)))[:, 0]
     _, which, copies = np.unique(raw, return_inverse=True, return_counts=True)
     if copies.max() <= count:

@@ -70,26 +70,24 @@ def batch_rows(method: Method, rows: int) -> BatchRows:
 
 @functools.lru_cache(maxsize=8)
 def _batch_rows(method: Method, rows: int, rank: int, processes: int) -> BatchRows:
-    sizes = method.sizes(rows)
-    sources = [row for members in method.members(rows) for row in members]
+    sizes, members, all_members = method.sizes(rows), method.members(rows), method.members(rows * processes)
     parts = []
     start = 0
-    for part, size in zip(method.adversarial, sizes[1:], strict=True):
-        own = slice(start, start + size)
-        if size:
-            parts.append(Part(part, own, slice(own.start * processes, own.stop * processes)))
-        start += size
+    for part, own in zip(method.adversarial, members, strict=True):
+        stop = start + len(own)
+        if own:
+            parts.append(Part(part, slice(start, stop), slice(start * processes, stop * processes)))
+        start = stop
     if processes == 1:
-        batch, attacked = Share(sum(sizes), None, None), Share(len(sources), None, None)
+        batch, attacked = Share(rows + start, None, None), Share(start, None, None)
     else:
-        places = _places(method, rows * processes, processes)
-        clean = rows * processes
+        places = _places(members, all_members, rows * processes, processes)
         batch = _share(places, rank)
-        attacked = _share([[place - clean for place in own[rows:]] for own in places], rank)
+        attacked = _share([[place - rows * processes for place in own[rows:]] for own in places], rank)
     return BatchRows(
         routes=_routes(method.slices, sizes),
         attacked_routes=_routes(method.slices[1:], sizes[1:]),
-        sources=torch.tensor(sources, dtype=torch.int64),
+        sources=torch.tensor([row for own in members for row in own], dtype=torch.int64),
         parts=tuple(parts),
         batch=batch,
         attacked=attacked,
@@ -121,7 +119,7 @@ def clean_rows(method: Method, batch_size: int) -> list[int]:
             f"train.batch_size = {batch_size}: {world_size()} processes cannot have equal parts of method "
             f"{method.name}'s {sizes}; use batch_size {fits}, or another number in MDPROP_PROCESSES"
         )
-    return _clean_rows(method, batch_size, world_size())[rank()]
+    return _clean_rows(method.members(batch_size), batch_size, world_size())[rank()]
 
 
 def _share(places: list[list[int]], rank: int) -> Share:
@@ -129,26 +127,36 @@ def _share(places: list[list[int]], rank: int) -> Share:
     return Share(len(everyone), torch.tensor(places[rank], dtype=torch.int64), everyone.argsort())
 
 
-def _places(method: Method, batch_size: int, processes: int) -> list[list[int]]:
-    """Where each process's rows lie in the whole batch: clean rows, then slice after slice."""
-    clean = _clean_rows(method, batch_size, processes)
+def _places(
+    members: list[list[int]], all_members: list[list[int]], batch_size: int, processes: int
+) -> list[list[int]]:
+    """Where each process's rows lie in the whole batch: clean rows, then slice after slice.
+
+    members: of each slice, the clean rows of a process; all_members: those of the whole batch.
+    """
+    clean = _clean_rows(all_members, batch_size, processes)
     found = [list(rows) for rows in clean]
     start = batch_size
-    slices = zip(method.members(batch_size), method.members(batch_size // processes), strict=True)
-    for members, own in slices:
-        where = {row: start + i for i, row in enumerate(members)}
+    for everyone, own in zip(all_members, members, strict=True):
+        where = {row: start + i for i, row in enumerate(everyone)}
         for places, rows in zip(found, clean, strict=True):
             places += [where[rows[i]] for i in own]
-        start += len(members)
+        start += len(everyone)
     return found
 
 
-def _clean_rows(method: Method, batch_size: int, processes: int) -> list[list[int]]:
-    pieces = list(pairwise(_cuts(method, batch_size)))
+def _clean_rows(members: list[list[int]], batch_size: int, processes: int) -> list[list[int]]:
+    """The clean rows of each process."""
+    pieces = list(pairwise(_cuts(members, batch_size)))
     return [
         [a + i for a, b in pieces for i in range((b - a) * r // processes, (b - a) * (r + 1) // processes)]
         for r in range(processes)
     ]
+
+
+def _cuts(members: list[list[int]], batch_size: int) -> list[int]:
+    """Where the rows of adversarial slices begin and end in the clean batch."""
+    return sorted({0, batch_size} | {end % batch_size for end in accumulate(map(len, members))})
 
 
 def _divides(method: Method, batch_size: int, processes: int) -> bool:
@@ -156,9 +164,4 @@ def _divides(method: Method, batch_size: int, processes: int) -> bool:
         return False
     whole, part = method.sizes(batch_size), method.sizes(batch_size // processes)
     equal = all(size == processes * own for size, own in zip(whole, part, strict=True))
-    return equal and all(cut % processes == 0 for cut in _cuts(method, batch_size))
-
-
-def _cuts(method: Method, batch_size: int) -> list[int]:
-    sizes = method.sizes(batch_size)[1:]
-    return sorted({0, batch_size} | {end % batch_size for end in accumulate(sizes)})
+    return equal and all(cut % processes == 0 for cut in _cuts(method.members(batch_size), batch_size))

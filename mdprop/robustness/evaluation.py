@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdprop.attacks.goals import Gallery
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.config.schema import EvaluateSettings
@@ -35,10 +37,10 @@ class Images:
     labels: NDArray[np.int64]
     embeddings: NDArray[np.float32]
 
-    def of(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings of the images with these ids: [..., D]."""
+    def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the images with these ids are."""
         order = np.argsort(self.ids)
-        return self.embeddings[order[np.searchsorted(self.ids, ids, sorter=order)]]
+        return order[np.searchsorted(self.ids, ids, sorter=order)]
 
 
 def evaluate_run(
@@ -48,7 +50,8 @@ def evaluate_run(
 
     Queries search the gallery of a data set that has one, else the clean images; adversarial ones
     without their own clean image. In a second protocol each adversarial query searches all other
-    adversarial images of its set. Gallery and queries are embedded through the answering branch.
+    adversarial images of its set. Gallery and queries are embedded through the answering branch. Sets
+    whose goal moves an image of the gallery have measures of the goal only.
 
     Returns {input set: {metric: value}}, where a set of another branch than clean is called
     <set>@<branch>; and the columns of queries.parquet, set by set: see `write_queries`. The means of
@@ -65,18 +68,14 @@ def evaluate_run(
         for name in (CLEAN, *threats):
             path = run.embeddings(branch, name)
             images = clean if name == CLEAN else Images(*read_embeddings(path))
-            try:
-                columns, values = _retrieval(images, gallery, settings)
-                values |= _space(images, settings.seed)
-                if name != CLEAN:
-                    among = retrieve(images.embeddings, images.labels, settings.ks)
-                    columns["rank_all_adversarial"] = among.rank
-                    values |= {f"recall_at_{k}_all_adversarial": among.recall(k) for k in settings.ks}
-            except ValueError as error:
-                causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
-                raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
-            if name != CLEAN:
-                reached = _attack(run, branch, name, threats[name], images, clean)
+            threat = threats.get(name)
+            columns: Columns = {}
+            values: Metrics = {"queries": len(images.ids)}
+            if threat is None or threat.wants.perturbs == "query":
+                columns, found = _retrieved(path, images, gallery, threat is not None, settings)
+                values = found | values
+            if threat is not None:
+                reached = _attack(run, branch, name, threat, images, clean)
                 values |= {key: float(column.mean(dtype=np.float64)) for key, column in reached.items()}
                 columns |= reached
             count = len(images.ids)
@@ -84,6 +83,23 @@ def evaluate_run(
             queries.append({**where, "id": images.ids, "label": images.labels, **columns})
             metrics[name if branch == CLEAN else f"{name}@{branch}"] = values
     return metrics, queries
+
+
+def _retrieved(
+    path: Path, images: Images, gallery: Images, attacked: bool, settings: EvaluateSettings
+) -> tuple[Columns, Metrics]:
+    """What the queries in `path` find, in the gallery and, where they are attacked, among themselves."""
+    try:
+        columns, values = _retrieval(images, gallery, settings)
+        values |= _space(images, settings.seed)
+        if attacked:
+            among = retrieve(images.embeddings, images.labels, settings.ks)
+            columns["rank_all_adversarial"] = among.rank
+            values |= {f"recall_at_{k}_all_adversarial": among.recall(k) for k in settings.ks}
+    except ValueError as error:
+        causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
+        raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
+    return columns, values
 
 
 def _retrieval(images: Images, gallery: Images, settings: EvaluateSettings) -> tuple[Columns, Metrics]:
@@ -117,7 +133,6 @@ def _space(images: Images, seed: int) -> Metrics:
         **clustering_scores(images.embeddings, images.labels, seed=seed),
         **{f"density_{key}": value for key, value in density.items()},
         "spectral_decay": spectral_decay(images.embeddings),
-        "queries": len(images.ids),
     }
 
 
@@ -132,9 +147,13 @@ def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, cl
             f"{run.adversarial(branch, name)} and {run.embeddings(branch, name)} hold different images: "
             "run the embed stage again"
         )
-    before = clean.of(images.ids)
+    own, aims = clean.rows(images.ids), clean.rows(outcomes.aims)
+    gallery: Gallery[NDArray[Any]] = Gallery(clean.embeddings, clean.labels, own, images.labels, aims)
+    before = clean.embeddings[own]
     return {
         "moved": np.linalg.norm(images.embeddings - before, axis=1),
         "objective": outcomes.objective,
-        **threat.wants.measure(images.embeddings, before, clean.of(outcomes.aims)),
+        "zero_gradient": outcomes.zero_gradient,
+        "broken_gradient": outcomes.broken_gradient,
+        **threat.wants.measure(images.embeddings, before, clean.embeddings[aims], gallery),
     }

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
+from mdprop.attacks.goals import Gallery
+from mdprop.attacks.noise import Keys, generators
 from mdprop.attacks.norms import BALLS
-from mdprop.attacks.pgd import best_of, pgd
+from mdprop.attacks.optimizers import OPTIMIZERS, Attempt
+from mdprop.attacks.pgd import GradientLog, Objective, best_of
 from mdprop.attacks.threat import Threat
 from mdprop.data.loading.datasets import BATCH_SIZE, load_images, row_batches
 from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
+from mdprop.metrics import nearest_neighbours
 from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
 from mdprop.parallel.exchange import turns
@@ -29,8 +33,8 @@ class Adversary:
     threats: attacks by the name of their set. queries, seed: see `sample_rows`; the seed also decides
         what each image looks at and where it starts.
 
-    What the images look at is drawn from the whole store; its clean embeddings are computed once for
-    all threats.
+    What the images look at is drawn from the whole store, which is also the gallery of goals that
+    compare with one; clean embeddings are computed once for all threats.
     """
 
     def __init__(
@@ -46,13 +50,19 @@ class Adversary:
         self.threats, self.seed = threats, seed
         self.device = model.mean.device
         self.rows = sample_rows(len(store), queries, seed)
-        labels, rows = torch.from_numpy(store.labels), torch.from_numpy(self.rows)
+        self._labels = torch.from_numpy(store.labels)
+        compares = any(t.wants.needs_gallery or t.wants.needs_ranking for t in threats.values())
+        self._embedded = torch.arange(len(store)) if compares else torch.empty(0, dtype=torch.int64)
+        self._embeddings = self._embed(self._embedded)
+        rows = torch.from_numpy(self.rows)
+        ranking = self._rank(max((t.wants.depth(self._labels) for t in threats.values()), default=0))
         self._aims = {
-            name: t.wants.aims(labels, rows, t.targets, torch.Generator().manual_seed(seed))
+            name: t.wants.aims(self._labels, rows, t.targets, torch.Generator().manual_seed(seed), ranking)
             for name, t in threats.items()
         }
-        self._looked_at = torch.cat([aims.flatten() for aims in self._aims.values()]).unique()
-        self._embeddings = self._embed(self._looked_at.numpy())
+        if not compares:
+            self._embedded = torch.cat([aims.flatten() for aims in self._aims.values()]).unique()
+            self._embeddings = self._embed(self._embedded)
 
     def attack(self, name: str) -> Iterator[Attacked]:
         """The images of the sampled rows under one threat, a batch in memory at a time.
@@ -62,50 +72,71 @@ class Adversary:
         """
         threat, aims = self.threats[name], self._aims[name]
         for places in trimmed(list(row_batches(range(len(self.rows)), BATCH_SIZE))[turns()]):
-            members = self.rows[places]
-            ids = self.store.ids[members]
+            members, looked_at = self.rows[places], aims[:, places]
             clean = load_images(self.store, members, self.transform).to(
                 self.device, memory_format=torch.channels_last
             )
-            looked_at = aims[:, places]
-            targets = self._embeddings[torch.searchsorted(self._looked_at, looked_at).to(self.device)]
-            images, reached = self._attempts(threat, clean, targets, ids)
+            ids = self.store.ids[members]
+            objective = self._objective(threat, torch.from_numpy(members), looked_at)
+            log = GradientLog(clean)
+            attempts = (self._attempt(threat, objective, clean, ids, r, log) for r in range(threat.restarts))
+            images, reached = best_of(objective, attempts)
             yield Attacked(
                 torch.from_numpy(ids),
-                torch.from_numpy(self.store.labels[members]),
+                self._labels[members],
                 images.cpu(),
                 reached.float().cpu(),
                 torch.from_numpy(self.store.ids[looked_at]),
+                log.zero.cpu(),
+                log.broken.cpu(),
             )
 
-    def _attempts(
-        self, threat: Threat, clean: Tensor, targets: Tensor, ids: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """The best of the threat's restarts for each image, and the objective that it reaches."""
-        goal, std = threat.wants, self.model.std
+    def _objective(self, threat: Threat, members: Tensor, looked_at: Tensor) -> Objective:
+        """That of the images `members` [B], which look at the rows `looked_at` [T, B]."""
+        goal, gallery = threat.wants, None
+        targets = self._embeddings[torch.searchsorted(self._embedded, looked_at).to(self.device)]
+        if goal.needs_gallery:
+            labels = self._labels.to(self.device)
+            rows, aim_rows = members.to(self.device), looked_at.to(self.device)
+            gallery = Gallery(self._embeddings, labels, rows, labels[rows], aim_rows)
+        return lambda images: goal.objective(self.model(images), targets, gallery)
+
+    def _attempt(
+        self,
+        threat: Threat,
+        objective: Objective,
+        clean: Tensor,
+        ids: NDArray[np.int64],
+        restart: int,
+        log: GradientLog,
+    ) -> Tensor:
+        std = self.model.std
         epsilon, start = (threat.in_pixels(radius, std) for radius in (threat.epsilon, threat.start))
         ball = BALLS[threat.norm](clean, epsilon, 0.0, 1.0)
+        keys = [[self.seed, int(i), restart] if restart else [self.seed, int(i)] for i in ids]
+        first = clean + ball.start(_noise(clean, keys), start)
+        step_size = threat.step_size(std)
+        attempt = Attempt(objective, first, ball, threat.steps, step_size, keys, log)
+        return OPTIMIZERS[threat.optimizer](attempt)
 
-        def objective(images: Tensor) -> Tensor:
-            return goal.objective(self.model(images), targets)
-
-        attempts = (
-            pgd(
-                objective,
-                clean + ball.start(_noise(clean, ids, self.seed, restart), start),
-                ball,
-                steps=threat.steps,
-                step_size=threat.step_size(std),
-            )
-            for restart in range(threat.restarts)
-        )
-        return best_of(objective, attempts)
-
-    def _embed(self, rows: NDArray[np.int64]) -> Tensor:
+    def _embed(self, rows: Tensor) -> Tensor:
         """Clean embeddings of some rows [R, D], on the model's device."""
-        batches = row_batches(rows, BATCH_SIZE)
+        if not len(rows):
+            return torch.empty(0, device=self.device)
+        batches = row_batches(rows.numpy(), BATCH_SIZE)
         images = (load_images(self.store, batch, self.transform) for batch in trimmed(batches))
         return torch.cat([embed_images(self.model, batch, self.device) for batch in images])
+
+    def _rank(self, depth: int) -> Tensor | None:
+        """The nearest rows of the sampled ones by their clean embeddings, without themselves: [Q, depth]."""
+        if not depth:
+            return None
+        clean = self._embeddings.float().cpu().numpy()
+        ids = self.store.ids
+        nearest = nearest_neighbours(
+            clean[self.rows], depth, gallery=clean, gallery_ids=ids, ids=ids[self.rows]
+        )
+        return torch.from_numpy(nearest)
 
 
 def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:
@@ -115,9 +146,8 @@ def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(count, queries, replace=False))
 
 
-def _noise(images: Tensor, ids: NDArray[np.int64], seed: int, restart: int) -> Tensor:
-    """Uniform noise in ±1 [B, C, H, W], the same for the same seed, image and restart."""
+def _noise(images: Tensor, keys: Keys) -> Tensor:
+    """Uniform noise in ±1 [B, C, H, W], each image's by its key."""
     shape = tuple(images.shape[1:])
-    keys = ([seed, int(i), restart] if restart else [seed, int(i)] for i in ids)
-    noise = [np.random.default_rng(key).uniform(-1, 1, shape).astype(np.float32) for key in keys]
+    noise = [rng.uniform(-1, 1, shape).astype(np.float32) for rng in generators(keys)]
     return torch.from_numpy(np.stack(noise)).to(images)

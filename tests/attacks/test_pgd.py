@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mdprop.attacks.norms import BALLS, L2Ball, LinfBall
-from mdprop.attacks.pgd import best_of, pgd
+from mdprop.attacks.pgd import GradientLog, best_of, differentiate, pgd
 
 IMAGES = torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 GOAL = torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -75,6 +75,35 @@ def test_no_gradient_no_move(norm: str) -> None:
         lambda x: 0 * x.flatten(1).sum(1), IMAGES, BALLS[norm](IMAGES, 0.1, 0.0, 1.0), steps=2, step_size=0.1
     )
     assert_close(found, IMAGES)
+
+
+def test_a_log_says_which_gradients_were_nothing_or_no_number() -> None:
+    slopes = iter([[1, 0, 1, 1, torch.nan], [1, 1, 0, torch.inf, 1], [1, 1, 1, 1, 1]])
+
+    def objective(images: Tensor) -> Tensor:
+        return torch.tensor(next(slopes)) * images.flatten(1).sum(1)
+
+    ball = LinfBall(IMAGES, 0.1, 0.0, 1.0)
+    log = GradientLog(IMAGES)
+    assert not log.zero.any()
+    pgd(objective, IMAGES, ball, steps=3, step_size=0.05, log=log)
+    assert log.zero.tolist() == [False, True, False, False, False]
+    assert log.broken.tolist() == [False, False, False, True, True]
+    assert torch.equal(
+        pgd(distance, IMAGES, ball, steps=2, step_size=0.05, log=log),
+        pgd(distance, IMAGES, ball, steps=2, step_size=0.05),
+    )
+    assert log.zero.tolist() == [False, True, False, False, False]
+    assert log.broken.tolist() == [False, False, False, True, True]
+
+
+def test_values_and_gradients_of_each_image() -> None:
+    with torch.no_grad():
+        values, gradient = differentiate(distance, IMAGES)
+    assert_close(values, distance(IMAGES))
+    assert_close(gradient, (IMAGES - GOAL) / distance(IMAGES).view(-1, 1, 1, 1))
+    assert not values.requires_grad
+    assert not IMAGES.requires_grad
 
 
 @pytest.mark.parametrize("norm", BALLS)

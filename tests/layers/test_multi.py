@@ -1,30 +1,23 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
-from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from mdprop.layers import (
-    MultiBatchNorm1d,
     MultiBatchNorm2d,
-    MultiBatchNorm3d,
     convert_batchnorm,
     extract_branch,
-    multi_batchnorms,
     reset_statistics,
     route,
 )
 from tests.helpers import golden, randomize_norms
-from tests.layers.networks import BRANCHES, SmallNetwork, assert_same_state, images, small_network, statistics
+from tests.layers.networks import BRANCHES, assert_same_state, images, small_network, statistics
 
 # --- the authors' numbers ---
 
@@ -188,3 +181,20 @@ def test_an_unused_branch_gets_no_gradient() -> None:
         layer(images(6)).square().sum().backward()
     assert layer.branches["single_target"].weight.grad is None
     assert layer.branches["multi_target"].weight.grad is not None
+
+
+# --- statistics ---
+
+
+def test_reset_statistics_forgets_those_of_all_branches_but_one() -> None:
+    network = convert_batchnorm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), ("clean", "a", "b"))
+    randomize_norms(network)
+    before = copy.deepcopy(network.state_dict())
+    reset_statistics(network)
+    for key, value in network.state_dict().items():
+        if ".a." in key or ".b." in key:
+            start = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
+            name = key.rsplit(".", 1)[1]
+            assert torch.equal(value, torch.full_like(value, start[name])) if name in start else True
+        if "clean" in key or key.endswith(("weight", "bias")):
+            assert torch.equal(value, before[key]), key

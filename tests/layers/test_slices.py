@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 from torch.testing import assert_close
 
 from mdprop.layers import MultiBatchNorm1d, MultiBatchNorm2d, MultiBatchNorm3d, route, slices
 from tests.helpers import randomize_norms
 from tests.layers.networks import BRANCHES, assert_same_state, images
+from tests.layers.twins import assert_the_same, inputs, layer_and_copy, one_by_one, routed
 
-SIZES = {"clean": 4, "single_target": 2, "multi_target": 3}
 CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], torch.memory_format]] = {
     "flat": (MultiBatchNorm1d, (3,), torch.contiguous_format),
     "1d": (MultiBatchNorm1d, (3, 5), torch.contiguous_format),
@@ -26,68 +23,12 @@ CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], torch.memory_format]] =
     "3d": (MultiBatchNorm3d, (3, 2, 3, 4), torch.contiguous_format),
     "3d, channels last": (MultiBatchNorm3d, (3, 2, 3, 4), torch.channels_last_3d),
 }
-TOLERANCES = {
-    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
-    torch.float32: {"rtol": 1e-5, "atol": 1e-6},
-    torch.bfloat16: {"rtol": 0.0, "atol": 0.0},
-    torch.float16: {"rtol": 0.0, "atol": 0.0},
-}
-
-
-def layer_and_copy(multi: type[nn.Module] = MultiBatchNorm2d, **options: Any) -> tuple[nn.Module, nn.Module]:
-    """A layer whose branches differ, and another one like it."""
-    layer = multi(3, BRANCHES, **options)
-    generator = torch.Generator().manual_seed(0)
-    for tensor in layer.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-    return layer, copy.deepcopy(layer)
-
-
-def one_by_one(layer: nn.Module, x: Tensor) -> Tensor:
-    parts = x.split(list(SIZES.values()))
-    return torch.cat([layer.branches[name](part) for name, part in zip(SIZES, parts, strict=True)])
-
-
-def routed(layer: nn.Module, x: Tensor) -> Tensor:
-    with route(layer, SIZES):
-        return layer(x)
-
-
-def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(9, *shape, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_(True)
-
-
-def assert_the_same(layer: nn.Module, twin: nn.Module, x: Tensor) -> None:
-    """Equal outputs and statistics bit by bit, equal gradients to rounding, for two batches."""
-    for _ in range(2):
-        out, expected = routed(layer, x), one_by_one(twin, x)
-        assert torch.equal(out, expected)
-        assert out.stride() == expected.stride()
-        assert_same_state(layer, twin)
-        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
-        wanted = [value for value in (x, *layer.parameters()) if value.requires_grad]
-        mine = torch.autograd.grad(out, wanted, weight, allow_unused=True)
-        wanted = [value for value in (x, *twin.parameters()) if value.requires_grad]
-        theirs = torch.autograd.grad(expected, wanted, weight, allow_unused=True)
-        for gradient, other in zip(mine, theirs, strict=True):
-            assert (gradient is None) == (other is None)
-            if gradient is not None:
-                assert_close(gradient, other, **TOLERANCES[x.dtype])
-                assert gradient.stride() == other.stride()
 
 
 @pytest.fixture(autouse=True)
-def no_concatenation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a test is not about the plain way, taking it is an error."""
-    if "plain_way" not in request.fixturenames:
-        monkeypatch.setattr(slices, "_one_by_one", None)
-
-
-@pytest.fixture
-def plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writing into one output is an error."""
-    monkeypatch.setattr(slices, "_normalize_once", None)
+def no_concatenation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calling the norms is an error."""
+    monkeypatch.setattr(slices, "_one_by_one", None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -192,15 +133,16 @@ def test_an_activation_may_overwrite_the_output() -> None:
     assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["transposed", "a gradient of another layout", "an expanded gradient"])
-def test_unusual_strides(layout: str) -> None:
+@pytest.mark.parametrize("expanded", [True, False])
+def test_gradients_of_another_layout(expanded: bool) -> None:
     layer, twin = layer_and_copy()
     x = inputs((3, 5, 4))
-    shown = x.transpose(2, 3) if layout == "transposed" else x.contiguous(memory_format=torch.channels_last)
-    out, expected = routed(layer, shown), one_by_one(twin, shown)
-    assert_close(out, expected)
-    weight = torch.ones(()).expand(out.shape) if layout == "an expanded gradient" else torch.randn(out.shape)
-    mine, theirs = (torch.autograd.grad(value, x, weight)[0] for value in (out, expected))
+    shown = x.contiguous(memory_format=torch.channels_last)
+    weight = torch.ones(()).expand(x.shape) if expanded else torch.randn(x.shape)
+    mine, theirs = (
+        torch.autograd.grad(forward(one, shown), x, weight)[0]
+        for forward, one in ((routed, layer), (one_by_one, twin))
+    )
     assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -274,47 +216,3 @@ def test_a_gradient_of_the_gradient_is_refused() -> None:
     (gradient,) = torch.autograd.grad(routed(layer, x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
-
-
-# --- norms that are called ---
-
-
-class OwnBatchNorm(nn.BatchNorm2d):
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) + 1
-
-
-def own_class(layer: nn.Module) -> None:
-    norm = OwnBatchNorm(3)
-    norm.load_state_dict(layer.branches["clean"].state_dict())
-    layer.branches["clean"] = norm
-
-
-def own_hook(layer: nn.Module) -> None:
-    layer.branches["clean"].register_forward_hook(lambda norm, given, out: out * 2)
-
-
-def own_weight(layer: nn.Module) -> None:
-    parametrize.register_parametrization(layer.branches["clean"], "weight", nn.Softplus())
-
-
-@pytest.mark.usefixtures("plain_way")
-@pytest.mark.parametrize("change", [own_class, own_hook, own_weight])
-def test_norms_that_do_something_else_are_called(change: Callable[[nn.Module], None]) -> None:
-    layer, twin = layer_and_copy()
-    change(layer)
-    change(twin)
-    assert_the_same(layer, twin, inputs((3, 5, 4)))
-    x = inputs((3, 5, 4))
-    assert torch.equal(routed(layer.eval(), x), one_by_one(twin.eval(), x))
-
-
-@pytest.mark.usefixtures("plain_way")
-def test_torch_compile_sees_the_plain_norms() -> None:
-    layer, twin = layer_and_copy()
-    x = inputs((3, 5, 4))
-    with route(layer, SIZES):
-        out = torch.compile(layer, backend="aot_eager")(x)
-    assert_close(out, one_by_one(twin, x))
-    assert_same_state(layer, twin)
-    out.square().sum().backward()

@@ -87,3 +87,14 @@ def test_few_queries_are_searched_exactly(control):
 def test_at_the_limit_the_search_is_exact():
     embeddings, labels = clustered(10, 5, 0.5)
     assert set(scores(embeddings, labels, [1], exact_limit=50)) == {"recall_at_1", "map_at_r"}
+
+
+def test_rows_that_were_not_found_are_no_hits():
+    embeddings, _ = clustered(100, 10, 0.5)
+    task = retrieval._task(embeddings, np.zeros(1000, dtype=int), None, None, None, None)
+    index = Index(embeddings, cells=32)
+    index.set_effort(1)
+    found = task.search(999, {999: np.full(1000, 999)}, index)
+    held = (index.search(embeddings, 1000)[1] >= 0).sum(axis=1) - 1
+    assert held.max() < 500
+    np.testing.assert_allclose(found.precision[999], held / 1000)

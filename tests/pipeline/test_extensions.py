@@ -22,29 +22,26 @@ from tests.pipeline.conftest import ROOT, Project, set_params
 NEW_GOAL = '''
 from dataclasses import dataclass
 
+from mdprop.attacks.goals import BaseGoal
 
-@dataclass(frozen=True)
-class Centre:
+
+@dataclass(frozen=True, kw_only=True)
+class Centre(BaseGoal):
     """Towards the mean of the embeddings of T images."""
 
-    name: str = "centre"
-    label: str = "centre-seeking"
-    many: bool = True
-    needs_start: bool = False
-
-    def aims(self, labels, rows, count, generator):
+    def aims(self, labels, rows, count, generator, ranking=None):
         from mdprop.attacks.targets import target_rows
 
         return target_rows(labels, rows, count, "other_class", generator)
 
-    def objective(self, embeddings, aims):
+    def objective(self, embeddings, aims, gallery=None):
         return (embeddings - aims.mean(0)).square().sum(-1)
 
-    def measure(self, attacked, clean, aims):
+    def measure(self, attacked, clean, aims, gallery=None):
         return {"centre_distance": ((attacked - aims.mean(0)) ** 2).sum(-1)}
 
 
-CENTRE = Centre()
+CENTRE = Centre(name="centre", label="centre-seeking", many=True)
 '''
 TWO_RADII = [
     {"goal": "single_target", "share": "1/2", "branch": "near", "epsilon": 0.02},

@@ -36,9 +36,8 @@ def write(
     write_embeddings(path, [(IDS[rows], LABELS[rows], at_angles(degrees))])
     if name not in ("clean", "gallery"):
         ids, labels = torch.from_numpy(IDS[rows]), torch.from_numpy(LABELS[rows])
-        part = Attacked(
-            ids, labels, torch.zeros(len(rows), 1, 2, 2), ids / 100, torch.full_like(ids, aims)[None]
-        )
+        images, looked_at = torch.zeros(len(rows), 1, 2, 2), torch.full_like(ids, aims)[None]
+        part = Attacked(ids, labels, images, ids / 100, looked_at, ids == 10, ids == 0)
         write_adversarial(run.adversarial(branch, name), [part], {})
 
 
@@ -143,6 +142,14 @@ def test_how_far_an_attack_got(run: Run) -> None:
     assert "approach" not in flight and flight["moved"] == found["moved"]
 
 
+def test_an_attack_on_the_gallery_has_measures_of_its_goal_only(run: Run) -> None:
+    write(run, "up", [0, 5, 40], [0, 1, 2])
+    metrics, parts = evaluate_run(run, ["clean"], threats("up", goal="ca_plus"), settings())
+    measures = {"queries", "moved", "objective", "zero_gradient", "broken_gradient", "rank_percent"}
+    assert set(metrics["up"]) == measures
+    assert "hit" not in parts[1] and len(parts[1]["rank_percent"]) == 3
+
+
 def test_every_mean_is_one_over_the_queries(run: Run) -> None:
     write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
     write(run, "b", [4, 41, 75], [0, 3, 2])
@@ -161,7 +168,7 @@ def test_every_mean_is_one_over_the_queries(run: Run) -> None:
             assert found[f"recall_at_{k}"] == np.mean([1 <= row["rank"] <= k for row in own])
         assert found["map_at_r"] == pytest.approx(np.mean([row["average_precision"] for row in own]))
         assert found["map_at_1000"] == pytest.approx(np.mean([row["average_precision_1000"] for row in own]))
-        attacked = ("moved", "objective", "approach")
+        attacked = ("moved", "objective", "approach", "zero_gradient", "broken_gradient")
         if name == "clean":
             assert all(row[key] is None for row in own for key in (*attacked, "rank_all_adversarial"))
             continue

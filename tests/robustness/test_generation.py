@@ -41,9 +41,15 @@ def generated(
     model: Embedder, store: ImageStore, aim: Threat, seed: int = 0, queries: int = QUERIES
 ) -> Attacked:
     adversary = Adversary(model, store, TRANSFORM, {"set": aim}, queries, seed)
-    ids, labels, images, objective, aims = zip(*adversary.attack("set"), strict=True)
+    ids, labels, images, objective, aims, zero, broken = zip(*adversary.attack("set"), strict=True)
     return Attacked(
-        torch.cat(ids), torch.cat(labels), torch.cat(images), torch.cat(objective), torch.cat(aims, dim=1)
+        torch.cat(ids),
+        torch.cat(labels),
+        torch.cat(images),
+        torch.cat(objective),
+        torch.cat(aims, dim=1),
+        torch.cat(zero),
+        torch.cat(broken),
     )
 
 
@@ -215,13 +221,39 @@ def test_untargeted_images_flee_from_their_own_clean_embedding(store: ImageStore
 
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_embeddings_move_as_the_goal_says(store: ImageStore, goal: str, norm: str) -> None:
+@pytest.mark.parametrize("optimizer", ["pgd", "apgd", "square"])
+def test_objectives_become_small(store: ImageStore, goal: str, norm: str, optimizer: str) -> None:
     model = model_with()
-    found = generated(model, store, threat(goal, norm=norm, epsilon=0.01 if norm == "linf" else 0.1))
-    with torch.no_grad():
-        targets = model(images_of(store, found.aims)).view(*found.aims.shape, -1)
-        clean = model(images_of(store, found.ids))
-    assert found.objective.mean() < GOALS[goal].objective(clean, targets).mean()
+    options = {"norm": norm, "optimizer": optimizer, "steps": 20 if optimizer == "square" else 4}
+    found = generated(model, store, threat(goal, epsilon=0.02 if norm == "linf" else 0.2, **options))
+    before = generated(model, store, threat(goal, epsilon=0.0, **options))
+    assert found.ids.tolist() == before.ids.tolist()
+    assert found.aims.tolist() == before.aims.tolist()
+    assert found.objective.mean() <= before.objective.mean()
+    assert (found.objective < before.objective).any() or (before.objective == 0).all()
+
+
+def test_noise_is_as_large_as_the_attack_and_does_less(store: ImageStore) -> None:
+    model = model_with()
+    noise, attack = (generated(model, store, threat("untargeted", optimizer=o)) for o in ("noise", "pgd"))
+    moved = (noise.images - images_of(store, noise.ids)).abs().flatten(1).amax(1)
+    assert_close(moved, torch.full_like(moved, 0.05))
+    assert attack.objective.mean() < noise.objective.mean()
+
+
+def test_gradients_that_are_zero_or_not_finite_are_counted(store: ImageStore) -> None:
+    assert not generated(model_with(), store, threat()).zero_gradient.any()
+    flat, broken = model_with(), model_with()
+    flat.network.fc.register_forward_hook(lambda _, __, y: (y * 4).round() + 0 * y)
+    assert generated(flat, store, threat()).zero_gradient.all()
+    broken.network.fc.register_full_backward_hook(lambda _, g, __: (g[0] * float("nan"),))
+    assert generated(broken, store, threat()).broken_gradient.all()
+
+
+def test_robranks_protocol_starts_at_the_clean_image(store: ImageStore) -> None:
+    aim = threat("es", protocol="robrank", start_noise=0)
+    found = generated(model_with(), store, aim)
+    assert (found.objective < 0).all()
 
 
 # --- which images ---

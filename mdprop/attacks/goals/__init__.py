@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from mdprop.attacks.goals.away import UNTARGETED
-from mdprop.attacks.goals.goal import Goal
-from mdprop.attacks.goals.towards import MULTI_TARGET, SINGLE_TARGET, UNADVERSARIAL
+from mdprop.attacks.goals.away import FROM_CENTROID, UNTARGETED
+from mdprop.attacks.goals.goal import BaseGoal, Gallery, Goal
+from mdprop.attacks.goals.protocols import ProtocolName, in_protocol
+from mdprop.attacks.goals.ranks import CA_MINUS, CA_PLUS, GTT, QA_MINUS, QA_PLUS
+from mdprop.attacks.goals.robrank import ES, GTM, LTM, TMA
+from mdprop.attacks.goals.towards import MULTI_TARGET, NEAREST_OTHER, SINGLE_TARGET, UNADVERSARIAL
 from mdprop.errors import ParameterError
 
-__all__ = ["GOALS", "Goal", "get_goal"]
+__all__ = ["GOALS", "BaseGoal", "Gallery", "Goal", "ProtocolName", "get_goal", "in_protocol"]
 
 GOALS: dict[str, Goal] = {
     goal.name: goal
@@ -16,6 +19,17 @@ GOALS: dict[str, Goal] = {
         MULTI_TARGET,
         UNTARGETED,
         UNADVERSARIAL,
+        NEAREST_OTHER,
+        FROM_CENTROID,
+        CA_PLUS,
+        CA_MINUS,
+        QA_PLUS,
+        QA_MINUS,
+        TMA,
+        ES,
+        LTM,
+        GTM,
+        GTT,
     )
 }
 """In the order in which tables show them."""

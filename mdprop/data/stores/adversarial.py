@@ -27,6 +27,7 @@ class Attacked(NamedTuple):
     ids, labels: [B] of the clean images; images: [B, C, H, W] in [0, 1].
     objective: [B], what the attack reached of what it makes small.
     aims: [T, B], the ids of the images that each one looked at.
+    zero_gradient, broken_gradient: [B], see `GradientLog`.
     """
 
     ids: Tensor
@@ -34,21 +35,26 @@ class Attacked(NamedTuple):
     images: Tensor
     objective: Tensor
     aims: Tensor
+    zero_gradient: Tensor
+    broken_gradient: Tensor
 
 
 class Outcomes(NamedTuple):
-    """Of a set's images, without the images: ids [Q], objective [Q], aims [T, Q]; see `Attacked`."""
+    """Of a set's images, without the images: [Q] each, aims [T, Q]; see `Attacked`."""
 
     ids: NDArray[np.int64]
-    objective: NDArray[np.float32]
     aims: NDArray[np.int64]
+    objective: NDArray[np.float32]
+    zero_gradient: NDArray[np.bool_]
+    broken_gradient: NDArray[np.bool_]
 
 
 def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: Mapping[str, object]) -> None:
     """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
 
-    Columns: id and label (int64), image (C·H·W float32), objective (float32), aims (a list of T int64). The
-    schema's metadata holds `settings` and the images' shape as JSON, under "attack" and "shape".
+    Columns: id and label (int64), image (C·H·W float32), objective (float32), aims (a list of T int64),
+    zero_gradient and broken_gradient (bool). The schema's metadata holds `settings` and the images'
+    shape as JSON, under "attack" and "shape".
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +69,8 @@ def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: M
                 ),
                 pa.array(part.objective.numpy()),
                 pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
+                pa.array(part.zero_gradient.numpy()),
+                pa.array(part.broken_gradient.numpy()),
             ]
             batch = pa.record_batch(columns, _NAMES)
             if writer is None:
@@ -93,9 +101,12 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
 def read_outcomes(path: str | Path) -> Outcomes:
     """How far a set's images got; the images themselves are not read."""
     batches = list(_open(path).batches())
-    ids, objective = (np.concatenate([np.array(b[name]) for b in batches]) for name in ("id", "objective"))
+    ids, objective, zero, broken = (
+        np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in batches])
+        for name in ("id", "objective", "zero_gradient", "broken_gradient")
+    )
     aims = np.concatenate([np.array(b["aims"].flatten()) for b in batches])
-    return Outcomes(ids, objective, aims.reshape(len(ids), len(aims) // len(ids)).T)
+    return Outcomes(ids, aims.reshape(len(ids), len(aims) // len(ids)).T, objective, zero, broken)
 
 
 def attack_settings(path: str | Path) -> dict[str, object]:
@@ -104,7 +115,7 @@ def attack_settings(path: str | Path) -> dict[str, object]:
     return settings
 
 
-_NAMES = ["id", "label", "image", "objective", "aims"]
+_NAMES = ["id", "label", "image", "objective", "aims", "zero_gradient", "broken_gradient"]
 
 
 def _open(path: str | Path) -> ArrowFile:

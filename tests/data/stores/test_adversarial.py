@@ -23,7 +23,9 @@ SETTINGS = {"goal": "multi_target", "epsilon": 0.05, "units": "pixel", "steps": 
 
 def attacked(ids: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Attacked:
     """With an objective of a tenth of the id, looking at the two ids that follow."""
-    return Attacked(ids, labels, images, ids.float() / 10, torch.stack([ids + 1, ids + 2]))
+    return Attacked(
+        ids, labels, images, ids.float() / 10, torch.stack([ids + 1, ids + 2]), ids > 102, ids < 101
+    )
 
 
 def batches(*sizes: int, channels: int = 1) -> list[Attacked]:
@@ -151,6 +153,8 @@ def test_outcomes_are_read_without_the_images(tmp_path: Path) -> None:
     assert found.ids.tolist() == [100, 101, 102, 103, 104]
     np.testing.assert_allclose(found.objective, [10, 10.1, 10.2, 10.3, 10.4], rtol=1e-6)
     assert found.aims.tolist() == [[101, 102, 103, 104, 105], [102, 103, 104, 105, 106]]
+    assert found.zero_gradient.tolist() == [False, False, False, True, True]
+    assert found.broken_gradient.tolist() == [True, False, False, False, False]
 
 
 def test_a_goal_that_looks_at_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""RobRank's Empirical Robustness Score, and the flag that it must not be read without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mdprop.metrics._inputs import Array, as_embeddings
+
+RANGES = {
+    "ca_plus": (0, 100),
+    "ca_minus": (0, 100),
+    "qa_plus": (0, 100),
+    "qa_minus": (0, 100),
+    "tma": (-1, 1),
+    "esd": (0, 2),
+    "es_recall": (0, 100),
+    "ltm": (0, 100),
+    "gtm": (0, 100),
+    "gtt": (0, 100),
+}
+"""The parts of the score, and between which values they lie."""
+
+COLLAPSED = 0.02
+"""A mean cosine distance of 0.02 is a distance of 0.2 (root mean square) between two images. An attack
+that moves every image into another's place then still scores 90 of the 100 points for embedding shift."""
+
+ROUNDING = 1e-4  # a float32 cosine or distance may go beyond its range by as much
+
+
+def empirical_robustness_score(parts: Mapping[str, float]) -> float:
+    """The mean of ten numbers, each about 100 where an attack has no effect (Zhou et al., arXiv 2106.03614).
+
+    2·CA+, 100 − CA−, 2·QA+, 100 − QA−, 100·(1 − TMA), 100·(2 − ESD)/2, ESR, LTM, GTM, GTT.
+
+    parts, all of them, as means over the attacked images:
+    ca_plus, ca_minus, qa_plus, qa_minus: where the candidate ends up in the ranking, in % (0: first).
+    tma: cosine to the target. esd: distance from the clean embedding.
+    es_recall, ltm, gtm: Recall@1 under attack, in %. gtt: queries that keep their neighbour, in %.
+
+    A network that embeds all images alike can score some 30: see `is_collapsed`. Raises `ValueError` for
+    parts that are missing, unknown or out of range.
+    """
+    missing = [name for name in RANGES if name not in parts]
+    unknown = [name for name in parts if name not in RANGES]
+    if missing or unknown:
+        wrong = [
+            f"{what} {', '.join(names)}"
+            for what, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
+        raise ValueError(f"the parts of the robustness score are {', '.join(RANGES)}; {'; '.join(wrong)}")
+    for name, (low, high) in RANGES.items():
+        if not low - ROUNDING <= parts[name] <= high + ROUNDING:
+            raise ValueError(f"{name} must be from {low} to {high}, not {parts[name]}")
+    terms = (
+        2 * parts["ca_plus"],
+        100 - parts["ca_minus"],
+        2 * parts["qa_plus"],
+        100 - parts["qa_minus"],
+        100 * (1 - parts["tma"]),
+        100 * (2 - parts["esd"]) / 2,
+        parts["es_recall"],
+        parts["ltm"],
+        parts["gtm"],
+        parts["gtt"],
+    )
+    return float(sum(terms) / len(terms))
+
+
+def spread(embeddings: Array) -> float:
+    """The mean cosine distance of two different images: [N, D] -> 0 (all alike) to about 1.
+
+    A vector of zeros has a cosine of 0 to everything. Raises `ValueError` for fewer than two images,
+    and for values that are not finite.
+    """
+    vectors = as_embeddings(embeddings).astype(np.float64)
+    count = len(vectors)
+    if count < 2:
+        raise ValueError("the spread of embeddings needs two images, not 1")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.where(lengths > 0, lengths, 1)
+    products = np.square(vectors.sum(0)).sum() - np.square(vectors).sum()
+    return float(1 - products / (count * (count - 1)))
+
+
+def is_collapsed(embeddings: Array) -> bool:
+    """Whether clean embeddings [N, D] are so alike that the robustness score means nothing.
+
+    Attacks cannot move what is all in one place, nor show much where all are next to each other. Errors
+    as in `spread`.
+    """
+    return spread(embeddings) < COLLAPSED
