@@ -12,6 +12,9 @@ from mdprop.files import read_json
 GALLERY = "gallery"
 """The clean images that queries search, in data sets that keep the two apart."""
 
+WORST_CASE = "worst_case"
+"""The input set of queries that count only where they are right under every attack."""
+
 
 @dataclass(frozen=True)
 class Run:

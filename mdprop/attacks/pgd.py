@@ -86,7 +86,7 @@ def best_of(objective: Objective, attempts: Iterable[Tensor]) -> tuple[Tensor, T
         if best is None:
             best = images, reached
             continue
-        better = reached < best[1]
+        better = (reached < best[1]) | best[1].isnan()
         kept = torch.where(better.view(-1, 1, 1, 1), images, best[0])
         best = kept, torch.where(better, reached, best[1])
     if best is None:

@@ -21,7 +21,8 @@ class Threat(Section):
         and channels of an image.
     epsilon: the largest norm, in `units`.
     units: "pixel", in [0, 1], or "normalized", in standard deviations of a channel (linf only).
-    steps, step_ratio: how many steps, and their size as a share of epsilon; None: 1 / steps.
+    steps, step_ratio: how many steps, and their size as a share of epsilon; None: 1 / steps. Optimizers
+        other than "pgd" choose sizes of their own.
     restarts: attempts from other random starts, of which each image keeps its best.
     targets: how many images a goal with `many` looks at.
     optimizer: "pgd"; "apgd", which chooses its own steps and keeps the best point; "square", a random
@@ -53,10 +54,11 @@ class Threat(Section):
     def _possible(self) -> Threat:
         if self.norm == "l2" and self.units != "pixel":
             raise ValueError("norm l2 is over all channels together: it needs units: pixel")
-        if self.start_noise == 0 and self.epsilon > 0 and self.wants.needs_start:
-            raise ValueError(f"goal {self.goal} has no gradient at the clean image: give it a start_noise")
-        if self.start_noise == 0 and self.restarts > 1:
-            raise ValueError(f"{self.restarts} restarts without start_noise are all the same: use 1")
+        if self.optimizer in ("pgd", "apgd") and self.start_noise == 0:
+            if self.epsilon > 0 and self.wants.needs_start:
+                raise ValueError(f"goal {self.goal} has no gradient at the clean image: give it a start_noise")
+            if self.restarts > 1:
+                raise ValueError(f"{self.restarts} restarts without start_noise are all the same: use 1")
         return self
 
     @property

@@ -10,7 +10,7 @@ from mdprop.attacks.goals import ProtocolName, get_goal
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN, parse_branch
 from mdprop.methods import Slice
-from mdprop.runs import GALLERY
+from mdprop.runs import GALLERY, WORST_CASE
 from mdprop.settings import NonNegative, Positive, Radius, Section, Seed, Share, Units
 
 
@@ -123,7 +123,7 @@ class AdversarySettings(Section):
     def _named(cls, sets: dict[str, Threat]) -> dict[str, Threat]:
         if not sets:
             raise ValueError("name at least one set, such as middle: {goal: single_target, epsilon: 0.05}")
-        for name in (CLEAN, GALLERY):
+        for name in (CLEAN, GALLERY, WORST_CASE):
             if name in sets:
                 raise ValueError(f"'{name}' is taken: give the set another name")
         return sets

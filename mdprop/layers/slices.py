@@ -1,8 +1,8 @@
 """Consecutive slices of a batch through batch norms of their own, written into one output.
 
-Called one by one, the norms leave outputs that have to be put together, as do their gradients: a
-tenth of a training step on a CPU (docs/performance.md). Here each norm writes into its part of
-the whole, by PyTorch's own kernels.
+Called one by one, the norms leave outputs that have to be put together, and so do their gradients:
+a pass over memory each time, much of it fresh. Here each norm writes into its part of the whole, by
+PyTorch's own kernels.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def normalize_slices(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]
 
 def _is_plain(norm: nn.Module) -> TypeGuard[_BatchNorm]:
     """Whether calling `norm` does what PyTorch's batch norm does, and nothing else."""
-    return type(norm) in _PLAIN and not (
-        norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks
-    )
+    hooks = norm._forward_pre_hooks, norm._forward_hooks, norm._backward_pre_hooks, norm._backward_hooks
+    return type(norm) in _PLAIN and not any(hooks)
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -57,7 +56,10 @@ def _one_by_one(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]) -> 
 
 
 def _affine_maps(x: Tensor, norms: Sequence[_BatchNorm], sizes: Sequence[int]) -> Tensor:
-    """Consecutive slices of x [B, C, ...] through batch norms in eval mode, in one pass over memory."""
+    """Consecutive slices of x [B, C, ...] through batch norms in eval mode, in one pass over memory.
+
+    Where no weight or bias asks for a gradient, x is not kept for the backward pass.
+    """
     scales, shifts = [], []
     for norm in norms:
         assert norm.running_mean is not None and norm.running_var is not None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import pair_confusion_matrix
 
-from mdprop.metrics._inputs import Array, as_embeddings, as_labels
+from mdprop.arrays import Array, as_embeddings, as_labels
 from mdprop.metrics.index import matrix_products
 
 _ITERATIONS = 20  # the authors'

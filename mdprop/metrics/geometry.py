@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mdprop.metrics._inputs import Array, as_embeddings, as_labels
+from mdprop.arrays import Array, as_embeddings, as_labels
 
 Matrix = NDArray[np.float64]
 _BLOCK = 4096  # rows in float64 at once

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdprop.metrics._inputs import Array, as_embeddings, as_vector
+from mdprop.arrays import Array, as_embeddings, as_vector
 from mdprop.metrics.index import Index
 
 _SPARE = 16  # rows searched beyond the depth, so that rounding rarely asks for a second search

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mdprop.metrics._inputs import Array, as_embeddings, as_labels
+from mdprop.arrays import Array, as_embeddings, as_labels
 from mdprop.metrics.index import Index
 from mdprop.metrics.neighbours import Images, as_images, in_order
 

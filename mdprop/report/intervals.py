@@ -1,6 +1,6 @@
 """How far each Recall@1 may be trusted, and which differences between rows are more than chance.
 
-Over seeds where there are several that differ, else over queries: see `mdprop.metrics.statistics`.
+Over seeds where there are several that differ, else over queries: see `mdprop.statistics`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from mdprop.branches import CLEAN
 from mdprop.data.stores.queries import read_queries
-from mdprop.errors import ResultError
-from mdprop.metrics.statistics import (
+from mdprop.statistics import (
     Interval,
     difference_of_queries,
     difference_of_seeds,
@@ -23,8 +22,8 @@ from mdprop.metrics.statistics import (
     ratio_of_seeds,
     share_of_queries,
 )
-from mdprop.report.aggregate import REMEDY
 from mdprop.report.comparisons import STANDARD
+from mdprop.report.confidence import Comparison, Intervals
 from mdprop.runs import Run
 
 REFERENCES = (STANDARD, "at")
@@ -45,37 +44,13 @@ class Hits:
 Results = Mapping[str, Mapping[str, Mapping[int, Hits]]]  # row -> input set -> seed
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Recall@1 of a row against that of a reference, on what both have.
-
-    ratio: None for clean images, and where the reference finds nothing.
-    """
-
-    difference: Interval
-    ratio: Interval | None
-
-    @property
-    def differs(self) -> bool:
-        """Whether the two differ beyond the interval of their difference."""
-        return self.difference.excludes(0.0)
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """recall: row -> input set. against: reference -> row -> input set."""
-
-    recall: Mapping[str, Mapping[str, Interval]]
-    against: Mapping[str, Mapping[str, Mapping[str, Comparison]]]
-
-
 def read_intervals(runs: Iterable[Run], references: Sequence[str] = REFERENCES) -> Intervals:
     """The intervals of every Recall@1 in the queries.parquet of these runs, and of all comparisons.
 
     runs: the seeds of a method side by side. Rows are called as in `aggregate`: a method, or
     <method>@<branch>. References that have no row are left out.
 
-    Raises `DataError` where a file is missing or damaged, `ResultError` where it lacks a column.
+    Raises `ResultError` where a file is missing or damaged, or lacks a column.
     """
     results = read_hits(runs)
     against = {name: comparisons(results, name) for name in references if name in results}
@@ -93,12 +68,9 @@ def read_hits(runs: Iterable[Run]) -> Results:
 
 
 def _read(run: Run) -> Iterator[tuple[str, str, Hits]]:
-    """(branch, input set, hits), in the order of the file."""
-    table = read_queries(run.queries)
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise ResultError(f"{run.queries} has no column {missing[0]}: delete it and {REMEDY}")
-    table = table.select(_COLUMNS).combine_chunks()
+    """(branch, input set, hits), in the order of the file; sets without hits are left out."""
+    table = read_queries(run.queries, _COLUMNS)
+    table = table.filter(table["hit"].is_valid()).combine_chunks()
     sets, branches = (table[name].combine_chunks().dictionary_encode() for name in ("set", "branch"))
     pairs = sets.indices.to_numpy() * len(branches.dictionary) + branches.indices.to_numpy()
     ids, labels = table["id"].to_numpy(), table["label"].to_numpy()

@@ -19,7 +19,8 @@ from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.errors import ResultError
 from mdprop.metrics import clustering_scores, embedding_density, retrieve, spectral_decay
 from mdprop.metrics.retrieval import Retrieval
-from mdprop.runs import GALLERY, Run
+from mdprop.robustness.worst_case import worst_case_of
+from mdprop.runs import GALLERY, WORST_CASE, Run
 
 MAP_DEPTH = 1000
 
@@ -53,6 +54,8 @@ def evaluate_run(
     adversarial images of its set. Gallery and queries are embedded through the answering branch. Sets
     whose goal moves an image of the gallery have measures of the goal only.
 
+    The input set `worst_case` counts a query only where it is right under every attack that harms.
+
     Returns {input set: {metric: value}}, where a set of another branch than clean is called
     <set>@<branch>; and the columns of queries.parquet, set by set: see `write_queries`. The means of
     retrieval, of the distance moved and of the goals' measures are taken over these columns.
@@ -81,8 +84,16 @@ def evaluate_run(
             count = len(images.ids)
             where = {"set": np.full(count, name), "branch": np.full(count, branch)}
             queries.append({**where, "id": images.ids, "label": images.labels, **columns})
-            metrics[name if branch == CLEAN else f"{name}@{branch}"] = values
+            metrics[_called(name, branch)] = values
+        attacks = [n for n, t in threats.items() if t.wants.harms and t.wants.perturbs == "query"]
+        if attacks:
+            columns, metrics[_called(WORST_CASE, branch)] = worst_case_of(queries, attacks, branch)
+            queries.append(columns)
     return metrics, queries
+
+
+def _called(input_set: str, branch: str) -> str:
+    return input_set if branch == CLEAN else f"{input_set}@{branch}"
 
 
 def _retrieved(
@@ -152,7 +163,9 @@ def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, cl
     before = clean.embeddings[own]
     return {
         "moved": np.linalg.norm(images.embeddings - before, axis=1),
+        "moved_in_attack": outcomes.moved,
         "objective": outcomes.objective,
+        "size": outcomes.size,
         "zero_gradient": outcomes.zero_gradient,
         "broken_gradient": outcomes.broken_gradient,
         **threat.wants.measure(images.embeddings, before, clean.embeddings[aims], gallery),

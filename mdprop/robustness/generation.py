@@ -19,7 +19,6 @@ from mdprop.attacks.threat import Threat
 from mdprop.data.loading.datasets import BATCH_SIZE, load_images, row_batches
 from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
-from mdprop.metrics import nearest_neighbours
 from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
 from mdprop.parallel.exchange import turns
@@ -61,7 +60,8 @@ class Adversary:
             for name, t in threats.items()
         }
         if not compares:
-            self._embedded = torch.cat([aims.flatten() for aims in self._aims.values()]).unique()
+            looked_at = [aims.flatten() for aims in self._aims.values()]
+            self._embedded = torch.cat([rows, *looked_at]).unique()
             self._embeddings = self._embed(self._embedded)
 
     def attack(self, name: str) -> Iterator[Attacked]:
@@ -86,6 +86,8 @@ class Adversary:
                 self._labels[members],
                 images.cpu(),
                 reached.float().cpu(),
+                self._moved(images, members).float().cpu(),
+                self._size(threat, images - clean).float().cpu(),
                 torch.from_numpy(self.store.ids[looked_at]),
                 log.zero.cpu(),
                 log.broken.cpu(),
@@ -119,6 +121,18 @@ class Adversary:
         attempt = Attempt(objective, first, ball, threat.steps, step_size, keys, log)
         return OPTIMIZERS[threat.optimizer](attempt)
 
+    def _moved(self, images: Tensor, members: NDArray[np.int64]) -> Tensor:
+        """How far the embeddings of attacked images are from the clean ones of their rows: [B]."""
+        places = torch.searchsorted(self._embedded, torch.from_numpy(members)).to(self.device)
+        return (embed_images(self.model, images, self.device) - self._embeddings[places]).norm(dim=1)
+
+    def _size(self, threat: Threat, moved: Tensor) -> Tensor:
+        """The norm of perturbations [B, C, H, W] as a share of the threat's epsilon: [B]."""
+        if not threat.epsilon:
+            return moved.flatten(1).abs().amax(1)
+        shares = (moved / threat.in_pixels(threat.epsilon, self.model.std)).flatten(1)
+        return shares.abs().amax(1) if threat.norm == "linf" else shares.norm(dim=1)
+
     def _embed(self, rows: Tensor) -> Tensor:
         """Clean embeddings of some rows [R, D], on the model's device."""
         if not len(rows):
@@ -131,12 +145,12 @@ class Adversary:
         """The nearest rows of the sampled ones by their clean embeddings, without themselves: [Q, depth]."""
         if not depth:
             return None
-        clean = self._embeddings.float().cpu().numpy()
-        ids = self.store.ids
-        nearest = nearest_neighbours(
-            clean[self.rows], depth, gallery=clean, gallery_ids=ids, ids=ids[self.rows]
-        )
-        return torch.from_numpy(nearest)
+        nearest = []
+        for rows in row_batches(self.rows, BATCH_SIZE):
+            distances = torch.cdist(self._embeddings[rows], self._embeddings)
+            distances[torch.arange(len(rows)), torch.from_numpy(rows)] = torch.inf
+            nearest.append(distances.topk(min(depth, len(self.store) - 1), largest=False).indices.cpu())
+        return torch.cat(nearest)
 
 
 def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:

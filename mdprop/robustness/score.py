@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mdprop.metrics._inputs import Array, as_embeddings
+from mdprop.arrays import Array, as_embeddings
 
 RANGES = {
     "ca_plus": (0, 100),

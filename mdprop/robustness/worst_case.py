@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from mdprop.branches import CLEAN
 from mdprop.errors import ResultError
-from mdprop.metrics.statistics import worst_case
+from mdprop.statistics import worst_case
+from mdprop.runs import WORST_CASE
 
 if TYPE_CHECKING:
     from mdprop.robustness.evaluation import Columns, Metrics
-
-WORST_CASE = "worst_case"
-"""What its input set is called."""
 
 
 def worst_case_of(

@@ -42,20 +42,20 @@ def test_it_needs_no_gradient_and_improves_with_every_accepted_step(norm: str) -
 
 
 def test_squares_of_signs_reach_the_corners_of_a_linear_objective() -> None:
-    weights = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    images = torch.full((6, 3, 4, 4), 0.5)
+    weights = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+    images = torch.full((3, 2, 4, 4), 0.5)
     ball = LinfBall(images, 0.1, 0.0, 1.0)
-    found = square(lambda x: (x * weights).flatten(1).sum(1), ball, steps=4000, keys=KEYS)
+    found = square(lambda x: (x * weights).flatten(1).sum(1), ball, steps=1500, keys=KEYS[:3])
     assert_close(found, images - 0.1 * weights.sign())
 
 
-def test_moved_norm_nears_the_optimum_of_a_linear_objective() -> None:
-    weights = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(2))
-    images = torch.full((6, 1, 4, 4), 0.5)
+def test_moved_norm_goes_half_the_way_to_the_optimum_of_a_linear_objective() -> None:
+    weights = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(2))
+    images = torch.full((3, 1, 6, 6), 0.5)
     ball = L2Ball(images, 0.3, 0.0, 1.0)
-    found = square(lambda x: (x * weights).flatten(1).sum(1), ball, steps=2000, keys=KEYS)
+    found = square(lambda x: (x * weights).flatten(1).sum(1), ball, steps=1000, keys=KEYS[:3])
     reached = ((found - images) * weights).flatten(1).sum(1)
-    assert (reached < -0.6 * 0.3 * weights.flatten(1).norm(dim=1)).all()
+    assert (reached < -0.5 * 0.3 * weights.flatten(1).norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("norm", BALLS)

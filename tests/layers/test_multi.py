@@ -198,3 +198,19 @@ def test_reset_statistics_forgets_those_of_all_branches_but_one() -> None:
             assert torch.equal(value, torch.full_like(value, start[name])) if name in start else True
         if "clean" in key or key.endswith(("weight", "bias")):
             assert torch.equal(value, before[key]), key
+
+
+def test_gradients_of_images_alone_keep_no_inputs_in_eval_mode() -> None:
+    layer = randomize_norms(MultiBatchNorm2d(3, BRANCHES)).eval().requires_grad_(False)
+    x = images(4).requires_grad_(True)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, route(layer, {"clean": 2, "multi_target": 2}):
+        layer(x).sum().backward()
+    assert kept
+    assert all(tensor.data_ptr() != x.data_ptr() for tensor in kept)

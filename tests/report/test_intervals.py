@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mdprop.data.stores.queries import write_queries
 from mdprop.errors import DataError, ResultError
-from mdprop.metrics.statistics import (
+from mdprop.statistics import (
     difference_of_queries,
     difference_of_seeds,
     mean_of_seeds,

@@ -21,6 +21,7 @@ from mdprop.runs import Run
 
 IDS = np.array([10, 11, 12, 13, 14, 15])
 LABELS = np.array([0, 0, 1, 1, 2, 2])
+ATTACKED = ("moved", "moved_in_attack", "objective", "size", "zero_gradient", "broken_gradient")
 CLEAN = [0, 5, 40, 76, 81, 130]  # degrees
 
 
@@ -37,7 +38,8 @@ def write(
     if name not in ("clean", "gallery"):
         ids, labels = torch.from_numpy(IDS[rows]), torch.from_numpy(LABELS[rows])
         images, looked_at = torch.zeros(len(rows), 1, 2, 2), torch.full_like(ids, aims)[None]
-        part = Attacked(ids, labels, images, ids / 100, looked_at, ids == 10, ids == 0)
+        numbers = (ids / 100, ids / 200, ids / 300)
+        part = Attacked(ids, labels, images, *numbers, looked_at, ids == 10, ids == 0)
         write_adversarial(run.adversarial(branch, name), [part], {})
 
 
@@ -91,7 +93,8 @@ def test_adversarial_queries_search_the_clean_gallery_without_their_own_image(ru
     write(run, "small", [0.5, 2, 79, 81], [0, 3, 4, 5])
     results = measured(run, "small", ks=(1, 2, 4))
     found = results["small"]
-    assert list(results) == ["clean", "small"]
+    assert list(results) == ["clean", "small", "worst_case"]
+    assert results["worst_case"] == {"recall_at_1": found["recall_at_1"], "queries": 4}
     assert found["recall_at_1"] == pytest.approx(2 / 4)
     # 13 meets 10, 11, then 12 of its class; 14 meets 13, 12, then 15 of its class.
     assert found["recall_at_2"] == pytest.approx(2 / 4)
@@ -142,10 +145,23 @@ def test_how_far_an_attack_got(run: Run) -> None:
     assert "approach" not in flight and flight["moved"] == found["moved"]
 
 
+def test_the_worst_case_is_right_under_every_attack_that_harms(run: Run) -> None:
+    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    write(run, "b", [45, 5, 45, 130], [0, 1, 2, 5])
+    write(run, "help", [90, 91, 10, 11], [0, 1, 2, 3])
+    own = {**threats("a", "b"), **threats("help", goal="unadversarial")}
+    metrics, parts = evaluate_run(run, ["clean"], own, settings())
+    hits = {p["set"][0]: dict(zip(p["id"], p["hit"], strict=True)) for p in parts}
+    common = sorted(set(hits["a"]) & set(hits["b"]))
+    assert parts[-1]["id"].tolist() == common
+    assert parts[-1]["hit"].tolist() == [hits["a"][i] and hits["b"][i] for i in common]
+    assert metrics["worst_case"]["recall_at_1"] == np.mean(parts[-1]["hit"])
+
+
 def test_an_attack_on_the_gallery_has_measures_of_its_goal_only(run: Run) -> None:
     write(run, "up", [0, 5, 40], [0, 1, 2])
     metrics, parts = evaluate_run(run, ["clean"], threats("up", goal="ca_plus"), settings())
-    measures = {"queries", "moved", "objective", "zero_gradient", "broken_gradient", "rank_percent"}
+    measures = {"queries", *ATTACKED, "rank_percent"}
     assert set(metrics["up"]) == measures
     assert "hit" not in parts[1] and len(parts[1]["rank_percent"]) == 3
 
@@ -168,7 +184,7 @@ def test_every_mean_is_one_over_the_queries(run: Run) -> None:
             assert found[f"recall_at_{k}"] == np.mean([1 <= row["rank"] <= k for row in own])
         assert found["map_at_r"] == pytest.approx(np.mean([row["average_precision"] for row in own]))
         assert found["map_at_1000"] == pytest.approx(np.mean([row["average_precision_1000"] for row in own]))
-        attacked = ("moved", "objective", "approach", "zero_gradient", "broken_gradient")
+        attacked = (*ATTACKED, "approach")
         if name == "clean":
             assert all(row[key] is None for row in own for key in (*attacked, "rank_all_adversarial"))
             continue
@@ -186,14 +202,23 @@ def test_each_branch_has_a_gallery_of_its_own(run: Run) -> None:
     ):
         write(run, name, degrees, list(rows), branch="multi_target")
     metrics, parts = evaluate_run(run, ["clean", "multi_target"], threats("a"), settings())
-    assert list(metrics) == ["clean", "a", "clean@multi_target", "a@multi_target"]
+    assert list(metrics) == [
+        "clean",
+        "a",
+        "worst_case",
+        "clean@multi_target",
+        "a@multi_target",
+        "worst_case@multi_target",
+    ]
     assert metrics["clean"] == measured(run)["clean"]
     assert metrics["clean@multi_target"]["recall_at_1"] == metrics["a@multi_target"]["recall_at_1"] == 1
     assert [(part["set"][0], part["branch"][0]) for part in parts] == [
         ("clean", "clean"),
         ("a", "clean"),
+        ("worst_case", "clean"),
         ("clean", "multi_target"),
         ("a", "multi_target"),
+        ("worst_case", "multi_target"),
     ]
 
 

@@ -41,16 +41,9 @@ def generated(
     model: Embedder, store: ImageStore, aim: Threat, seed: int = 0, queries: int = QUERIES
 ) -> Attacked:
     adversary = Adversary(model, store, TRANSFORM, {"set": aim}, queries, seed)
-    ids, labels, images, objective, aims, zero, broken = zip(*adversary.attack("set"), strict=True)
-    return Attacked(
-        torch.cat(ids),
-        torch.cat(labels),
-        torch.cat(images),
-        torch.cat(objective),
-        torch.cat(aims, dim=1),
-        torch.cat(zero),
-        torch.cat(broken),
-    )
+    parts = zip(*adversary.attack("set"), strict=True)
+    columns = zip(Attacked._fields, parts, strict=True)
+    return Attacked(*(torch.cat(part, dim=1 if name == "aims" else 0) for name, part in columns))
 
 
 def rows_of(store: ImageStore, ids: Tensor) -> list[int]:
@@ -231,6 +224,21 @@ def test_objectives_become_small(store: ImageStore, goal: str, norm: str, optimi
     assert found.aims.tolist() == before.aims.tolist()
     assert found.objective.mean() <= before.objective.mean()
     assert (found.objective < before.objective).any() or (before.objective == 0).all()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"norm": "l2", "epsilon": 0.4}, {"epsilon": 0.2, "units": "normalized"}]
+)
+def test_what_the_attack_did_is_measured(store: ImageStore, changes: dict[str, Any]) -> None:
+    model = model_with()
+    found = generated(model, store, threat("untargeted", **changes))
+    clean = images_of(store, found.ids)
+    shift = (found.images - clean).flatten(1)
+    size = shift.norm(dim=1) / 0.4 if "norm" in changes else shift.abs().amax(1) / 0.05
+    assert_close(found.size, size.float())
+    assert (found.size <= 1 + 1e-5).all()
+    with torch.no_grad():
+        assert_close(found.moved, (model(found.images) - model(clean)).norm(dim=1).float())
 
 
 def test_noise_is_as_large_as_the_attack_and_does_less(store: ImageStore) -> None:

@@ -26,6 +26,8 @@ class Attacked(NamedTuple):
 
     ids, labels: [B] of the clean images; images: [B, C, H, W] in [0, 1].
     objective: [B], what the attack reached of what it makes small.
+    moved: [B], the distance of the embedding from the clean one, as the attack computed it.
+    size: [B], the measured norm of the perturbation, as a share of epsilon; 0 where epsilon is 0.
     aims: [T, B], the ids of the images that each one looked at.
     zero_gradient, broken_gradient: [B], see `GradientLog`.
     """
@@ -34,6 +36,8 @@ class Attacked(NamedTuple):
     labels: Tensor
     images: Tensor
     objective: Tensor
+    moved: Tensor
+    size: Tensor
     aims: Tensor
     zero_gradient: Tensor
     broken_gradient: Tensor
@@ -45,6 +49,8 @@ class Outcomes(NamedTuple):
     ids: NDArray[np.int64]
     aims: NDArray[np.int64]
     objective: NDArray[np.float32]
+    moved: NDArray[np.float32]
+    size: NDArray[np.float32]
     zero_gradient: NDArray[np.bool_]
     broken_gradient: NDArray[np.bool_]
 
@@ -52,9 +58,9 @@ class Outcomes(NamedTuple):
 def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: Mapping[str, object]) -> None:
     """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
 
-    Columns: id and label (int64), image (C·H·W float32), objective (float32), aims (a list of T int64),
-    zero_gradient and broken_gradient (bool). The schema's metadata holds `settings` and the images'
-    shape as JSON, under "attack" and "shape".
+    Columns: id and label (int64), image (C·H·W float32), objective, moved and size (float32), aims (a list
+    of T int64), zero_gradient and broken_gradient (bool). The schema's metadata holds `settings` and the
+    images' shape as JSON, under "attack" and "shape".
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,7 @@ def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: M
                 pa.FixedSizeListArray.from_arrays(
                     pa.array(part.images.contiguous().view(-1).numpy()), part.images[0].numel()
                 ),
-                pa.array(part.objective.numpy()),
+                *(pa.array(values.numpy()) for values in (part.objective, part.moved, part.size)),
                 pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
                 pa.array(part.zero_gradient.numpy()),
                 pa.array(part.broken_gradient.numpy()),
@@ -101,12 +107,12 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
 def read_outcomes(path: str | Path) -> Outcomes:
     """How far a set's images got; the images themselves are not read."""
     batches = list(_open(path).batches())
-    ids, objective, zero, broken = (
-        np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in batches])
-        for name in ("id", "objective", "zero_gradient", "broken_gradient")
-    )
     aims = np.concatenate([np.array(b["aims"].flatten()) for b in batches])
-    return Outcomes(ids, aims.reshape(len(ids), len(aims) // len(ids)).T, objective, zero, broken)
+    ids, *values = (
+        np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in batches])
+        for name in ("id", *Outcomes._fields[2:])
+    )
+    return Outcomes(ids, aims.reshape(len(ids), len(aims) // len(ids)).T, *values)
 
 
 def attack_settings(path: str | Path) -> dict[str, object]:
@@ -115,7 +121,17 @@ def attack_settings(path: str | Path) -> dict[str, object]:
     return settings
 
 
-_NAMES = ["id", "label", "image", "objective", "aims", "zero_gradient", "broken_gradient"]
+_NAMES = [
+    "id",
+    "label",
+    "image",
+    "objective",
+    "moved",
+    "size",
+    "aims",
+    "zero_gradient",
+    "broken_gradient",
+]
 
 
 def _open(path: str | Path) -> ArrowFile:

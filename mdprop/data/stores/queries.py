@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mdprop.errors import DataError
+from mdprop.errors import ResultError
 from mdprop.files import whole_file
+
+REMEDY = "run `dvc repro`"
 
 
 def write_queries(path: str | Path, parts: Sequence[Mapping[str, NDArray[Any]]]) -> None:
@@ -34,11 +36,20 @@ def write_queries(path: str | Path, parts: Sequence[Mapping[str, NDArray[Any]]])
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def read_queries(path: str | Path) -> pa.Table:
-    """A file that `write_queries` wrote. Raises `DataError` for one that is missing or damaged."""
+def read_queries(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A file that `write_queries` wrote, or these columns of it.
+
+    Raises `ResultError` for a file that is missing, damaged, or without one of the columns.
+    """
     try:
-        return pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns or () if name not in file.schema_arrow.names]
+            if missing:
+                raise ResultError(
+                    f"{path} has no column {missing[0]}, it is of another version: delete it and {REMEDY}"
+                )
+            return file.read(columns)
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist: run the evaluate stage first") from None
+        raise ResultError(f"{path} not found: {REMEDY}") from None
     except (OSError, pa.ArrowInvalid):
-        raise DataError(f"{path} is truncated or no Parquet file: run the evaluate stage again") from None
+        raise ResultError(f"{path} is truncated or no Parquet file: delete it and {REMEDY}") from None

@@ -23,9 +23,9 @@ SETTINGS = {"goal": "multi_target", "epsilon": 0.05, "units": "pixel", "steps": 
 
 def attacked(ids: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Attacked:
     """With an objective of a tenth of the id, looking at the two ids that follow."""
-    return Attacked(
-        ids, labels, images, ids.float() / 10, torch.stack([ids + 1, ids + 2]), ids > 102, ids < 101
-    )
+    aims = torch.stack([ids + 1, ids + 2])
+    numbers = (ids.float() / n for n in (10, 20, 30))
+    return Attacked(ids, labels, images, *numbers, aims, ids > 102, ids < 101)
 
 
 def batches(*sizes: int, channels: int = 1) -> list[Attacked]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from mdprop.metrics.statistics import difference_of_queries, ratio_of_queries, share_of_queries
+from mdprop.statistics import difference_of_queries, ratio_of_queries, share_of_queries
 
 
 def clustered(rng, classes, images, *means, correlation=0.25):

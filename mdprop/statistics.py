@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, ndtr, stdtrit
 
-from mdprop.metrics._inputs import Array, as_labels, as_vector
+from mdprop.arrays import Array, as_labels, as_vector
 
 TAIL = 0.025
 RESAMPLES = 4000
@@ -178,6 +177,8 @@ def _spread(seeds: Floats) -> bool:
 
 def _t(degrees: float) -> float:
     """What Student's t with these degrees of freedom exceeds with probability `TAIL`."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(degrees, 1 - TAIL))
 
 
@@ -200,6 +201,8 @@ def _won(ours: Array, theirs: Array) -> Floats:
 
 def _share(counts: Floats, sums: Floats) -> Interval:
     """`share_of_queries` from each class's number of queries and of hits: [C], [C]."""
+    from scipy.special import betaincinv
+
     queries, classes = counts.sum(), len(counts)
     value = float(sums.sum() / queries)
     if classes == 1 or value in (0.0, 1.0):
@@ -247,6 +250,8 @@ def _resample(sums: Floats, resamples: int, seed: int) -> Floats:
 
 
 def _percentiles(classes: int) -> tuple[float, float]:
+    from scipy.special import ndtr
+
     tail = float(ndtr(-math.sqrt(classes / (classes - 1)) * _t(classes - 1)))
     return tail, 1 - tail
 
