@@ -31,12 +31,14 @@ def table(metrics: MetricsOption = METRICS) -> None:
 
     from mdprop.config import load_params
     from mdprop.report.aggregate import read_summary
+    from mdprop.report.confidence import load_intervals
     from mdprop.report.terminal import terminal_table
 
     summary = read_summary(metrics)
     threats = load_params(PARAMS).adversary.sets if PARAMS.exists() else {}
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
-    print(terminal_table(summary, threats, width))
+    intervals = load_intervals(metrics.with_name("intervals.json"), summary)
+    print(terminal_table(summary, threats, width, intervals))
 
 
 @app.command()

@@ -15,6 +15,12 @@ GALLERY = "gallery"
 WORST_CASE = "worst_case"
 """The input set of queries that count only where they are right under every attack."""
 
+SCORE = "robustness_score"
+"""The input set of RobRank's score and its parts."""
+
+CHECKS = "checks"
+"""The input set of how often each check against false robustness found something."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -45,6 +51,10 @@ class Run:
     @property
     def queries(self) -> Path:
         return self.folder / "queries.parquet"
+
+    @property
+    def checks(self) -> Path:
+        return self.folder / "checks.json"
 
     def adversarial(self, branch: str, input_set: str) -> Path:
         return self._below("adversarial", branch) / f"{input_set}.arrow"

@@ -20,18 +20,26 @@ def evaluate(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.runs import Run
+    from mdprop.runs import CHECKS, Run
 
     p, run = load_params(params), Run(method, seed)
 
+    from mdprop.data.stores.adversarial import image_components
     from mdprop.data.stores.queries import write_queries
     from mdprop.files import write_files
-    from mdprop.robustness.evaluation import evaluate_run
+    from mdprop.robustness.checks import check_run, counts, to_json
+    from mdprop.robustness.evaluation import evaluate_run, set_name
 
     branches = run.answering(p.adversary.branches)
     metrics, queries = evaluate_run(run, branches, p.adversary.sets, p.evaluate)
+    size = image_components(run.adversarial(branches[0], next(iter(p.adversary.sets))))
+    findings = {branch: check_run(run, branch, queries, p.adversary.sets, size) for branch in branches}
+    for branch, found in findings.items():
+        metrics[set_name(CHECKS, branch)] = counts(found)
+        for finding in found:
+            print(f"warning: {method} {seed} {branch}: {finding.text}")
     write_queries(run.queries, queries)
-    write_files({run.metrics: json.dumps(metrics, indent=2) + "\n"})
+    write_files({run.metrics: json.dumps(metrics, indent=2) + "\n", run.checks: to_json(findings)})
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ STAGES = sorted(path for path in (PROJECT / "stages").glob("*.py") if path.stem 
 # A module imports from lower levels, and from its own package, only.
 LEVELS = {
     "errors": 0,
+    "arrays": 1,
     "branches": 1,
     "files": 1,
     "settings": 1,
     "runtime": 2,
+    "statistics": 2,
     "attacks": 3,
     "layers": 3,
     "losses": 3,

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 
 from mdprop.cli import main
 from mdprop.report.aggregate import aggregate, to_json
+from mdprop.report.confidence import Comparison, Intervals, intervals_json
+from mdprop.statistics import Interval
 from tests.report.synthetic import make_rows
 
 PROJECT = Path(__file__).parents[1]
@@ -74,6 +76,26 @@ def test_table_without_parameters_names_the_sets(
     assert "middle" in text
     assert "ε" not in text
     assert max(map(len, text.split("\n"))) <= 100
+
+
+def test_table_shows_the_intervals_beside_the_metrics(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better = Comparison(Interval(0.05, 0.01, 0.1), None)
+    found = Intervals(
+        {"mdprop": {"clean": Interval(0.8, 0.754, 0.843)}}, {"standard": {"mdprop": {"clean": better}}}
+    )
+    path = project / "report" / "intervals.json"
+    path.write_text(intervals_json(found))
+    assert run(monkeypatch, "table") == 0
+    text = capsys.readouterr().out
+    assert text.count("75–84") == 1
+    assert text.partition("Recall@1 in %")[0].count("*") == 1
+    path.write_text("{}")
+    assert run(monkeypatch, "table") == 2
+    assert (
+        "intervals.json does not hold the intervals of a report: run `dvc repro`" in capsys.readouterr().err
+    )
 
 
 def test_table_takes_the_attacks_from_the_parameters(

@@ -131,7 +131,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "adversary: sets.strong = 0.1: a set is {goal: ..., epsilon: ...}; up to 0.1 it was a radius",
     ),
     ({"adversary.sets.strong": {"epsilon": 0.1}}, "key 'adversary.sets.strong.goal' is missing: add it"),
-    ({"adversary.sets.strong": {"goal": "untargeted"}}, "key 'adversary.sets.strong.epsilon' is missing"),
+    ({"adversary.epsilon": "8/x"}, "adversary.epsilon = '8/x': a number or a fraction such as 4/255 is"),
     (
         {"adversary.sets.strong": {"goal": "away", "epsilon": 0.1}},
         "adversary.sets.strong.goal = 'away': unknown goal; known: single_target, multi_target, ",

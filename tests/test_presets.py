@@ -12,7 +12,8 @@ from mdprop.presets import apply_presets, read_presets
 from tests.helpers import PROJECT
 
 PRESETS = read_presets(PROJECT / "presets.yaml")
-PAPER = [name for name in PRESETS if name != "reduced"]
+SUITES = ["weak", "default", "strong", "robrank"]
+PAPER = [name for name in PRESETS if name not in ("reduced", *SUITES)]
 
 
 @pytest.fixture
@@ -69,6 +70,37 @@ def test_the_papers_settings(params: Path, name: str) -> None:
         },
     }
     assert p.loss.options == expected[p.loss.name]
+
+
+@pytest.mark.parametrize("under", [[], ["cub200_multisimilarity"]])
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_changes_the_attacks_and_nothing_else(params: Path, name: str, under: list[str]) -> None:
+    apply_presets(params, PRESETS, under)
+    before = load_params(params)
+    apply_presets(params, PRESETS, [name])
+    after = load_params(params)
+    assert after.model_copy(update={"adversary": before.adversary}) == before
+    kept = ("queries", "seed", "branches", *(("epsilon",) if name in ("default", "strong") else ()))
+    assert [getattr(after.adversary, key) for key in kept] == [getattr(before.adversary, key) for key in kept]
+
+
+def test_the_suite_by_the_name_of_default_is_the_default(params: Path) -> None:
+    before = load_params(params)
+    apply_presets(params, PRESETS, ["robrank"])
+    apply_presets(params, {**PRESETS, "radius": {"adversary.epsilon": 0.05}}, ["default", "radius"])
+    assert load_params(params) == before
+
+
+def test_the_suites_hold_what_their_names_say(params: Path) -> None:
+    apply_presets(params, PRESETS, ["strong"])
+    sets = load_params(params).adversary.sets.values()
+    assert {threat.optimizer for threat in sets} == {"apgd", "square", "noise"}
+    apply_presets(params, PRESETS, ["robrank"])
+    sets = load_params(params).adversary.sets.values()
+    assert [threat.goal for threat in sets] == [
+        "ca_plus", "ca_minus", "qa_plus", "qa_minus", "tma", "es", "ltm", "gtm", "gtt",
+    ]  # fmt: skip
+    assert all(threat.wants.published for threat in sets)
 
 
 def test_comments_and_other_values_stay(params: Path) -> None:

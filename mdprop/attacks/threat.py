@@ -56,7 +56,7 @@ class Threat(Section):
             raise ValueError("norm l2 is over all channels together: it needs units: pixel")
         if self.optimizer in ("pgd", "apgd") and self.start_noise == 0:
             if self.epsilon > 0 and self.wants.needs_start:
-                raise ValueError(f"goal {self.goal} has no gradient at the clean image: give it a start_noise")
+                raise ValueError(f"goal {self.goal} has no gradient at the clean image: set start_noise")
             if self.restarts > 1:
                 raise ValueError(f"{self.restarts} restarts without start_noise are all the same: use 1")
         return self

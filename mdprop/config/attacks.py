@@ -10,7 +10,7 @@ from mdprop.attacks.goals import ProtocolName, get_goal
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN, parse_branch
 from mdprop.methods import Slice
-from mdprop.runs import GALLERY, WORST_CASE
+from mdprop.runs import CHECKS, GALLERY, SCORE, WORST_CASE
 from mdprop.settings import NonNegative, Positive, Radius, Section, Seed, Share, Units
 
 
@@ -60,17 +60,7 @@ COMPATIBILITY = {
 }
 
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-_SHARED = (
-    "norm",
-    "units",
-    "steps",
-    "step_ratio",
-    "restarts",
-    "targets",
-    "start_noise",
-    "optimizer",
-    "protocol",
-)
+_SHARED = set(Threat.model_fields) - {"goal"}
 
 
 class AdversarySettings(Section):
@@ -83,6 +73,7 @@ class AdversarySettings(Section):
     branches: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     queries: NonNegative
     seed: Seed
+    epsilon: Radius
     norm: Literal["linf", "l2"]
     units: Units
     steps: Positive
@@ -122,8 +113,8 @@ class AdversarySettings(Section):
     @classmethod
     def _named(cls, sets: dict[str, Threat]) -> dict[str, Threat]:
         if not sets:
-            raise ValueError("name at least one set, such as middle: {goal: single_target, epsilon: 0.05}")
-        for name in (CLEAN, GALLERY, WORST_CASE):
+            raise ValueError("name at least one set, such as single_target: {goal: single_target}")
+        for name in (CLEAN, GALLERY, WORST_CASE, SCORE, CHECKS):
             if name in sets:
                 raise ValueError(f"'{name}' is taken: give the set another name")
         return sets

@@ -16,20 +16,18 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_FULL = (torch.float32, torch.float64)
 _LAYOUTS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _KERNEL = torch.ops.aten.native_batch_norm.out
-_NOTHING: tuple[Any, Any, Any] = (None, None, None)
 _GRADIENTS = torch.ops.aten.native_batch_norm_backward.default
 
 
 def normalize_slices(x: Tensor, norms: Sequence[nn.Module], sizes: Sequence[int]) -> Tensor:
     """Consecutive slices of x [B, C, ...], `sizes` rows each (B in all), through one of `norms` each.
 
-    The same to rounding as calling each norm on its slice, running statistics and errors included; a
-    gradient of the gradient is refused. Norms that are not plain ones are called, and so are all on
-    other devices than the CPU, for inputs of unusual strides and under `torch.compile`.
+    Gives what calling each norm on its slice gives, running statistics and errors included, in eval
+    mode to rounding; a gradient of the gradient is refused. Norms that are not plain ones are called,
+    and so are all on other devices than the CPU, for inputs of unusual strides and under `torch.compile`.
     """
     plain = [norm for norm in norms if _is_plain(norm)]
     if len(plain) == len(norms):
@@ -138,54 +136,19 @@ class _Way:
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradients of weight and bias, where `asked`; that of x goes `into` memory, where given.
 
-        The kernel cannot write the latter into given memory, only leave it out. In full precision it
-        is made here, of the kernel's sums; in half precision, which would round twice, it is copied.
+        The kernel cannot write the latter there. Making it here of the kernel's sums saved a copy, but
+        no time in a step that could be told from chance, and rounded otherwise.
         """
-        here = into is not None and x.dtype in _FULL
-        by_sums = here and self.by_batch
-        wanted = [into is not None and not here, asked[0] or by_sums, asked[1] or by_sums]
-        whole, of_weight, of_bias = _NOTHING
-        if any(wanted):
-            whole, of_weight, of_bias = _GRADIENTS(
-                gradient, x, weight, self.running_mean, self.running_var, *statistics,
-                self.by_batch, self.eps, wanted,
-            )  # fmt: skip
+        wanted = [into is not None, *asked]
+        if not any(wanted):
+            return None, None
+        whole, of_weight, of_bias = _GRADIENTS(
+            gradient, x, weight, self.running_mean, self.running_var, *statistics,
+            self.by_batch, self.eps, wanted,
+        )  # fmt: skip
         if into is not None:
-            if not here:
-                into.copy_(whole)
-            elif self.by_batch:
-                _through_statistics(gradient, x, weight, statistics, (of_weight, of_bias), into)
-            else:
-                assert self.running_var is not None
-                scale = (self.running_var + self.eps).rsqrt()
-                torch.mul(gradient, _along(x, scale if weight is None else scale * weight), out=into)
-        return of_weight if asked[0] else None, of_bias if asked[1] else None
-
-
-def _through_statistics(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    statistics: tuple[Tensor, Tensor],
-    sums: tuple[Tensor, Tensor],
-    into: Tensor,
-) -> None:
-    """Write the gradient of a slice x that was normalised by its own mean and scale, n values a channel.
-
-    sums [C]: of gradient · z and of gradient, where z = (x - mean) · scale. The gradient is
-    weight · scale · (gradient - sum(gradient) / n - z · sum(gradient · z) / n), in two passes over memory.
-    """
-    mean, scale = statistics
-    factor = scale if weight is None else scale * weight
-    of_z, of_all = (-factor * total / (x.numel() // x.shape[1]) for total in sums)
-    slope = of_z * scale
-    torch.addcmul(_along(x, of_all - slope * mean), x, _along(x, slope), out=into)
-    into.addcmul_(gradient, _along(x, factor))
-
-
-def _along(x: Tensor, channels: Tensor) -> Tensor:
-    """[C], to be multiplied with x [B, C, ...]."""
-    return channels.view(-1, *(1,) * (x.ndim - 2))
+            into.copy_(whole)
+        return of_weight, of_bias
 
 
 class _NormalizeSlices(torch.autograd.Function):

@@ -12,8 +12,10 @@ from typing import Any
 from mdprop.attacks.threat import Threat
 from mdprop.files import write_files
 from mdprop.report.aggregate import aggregate, collect, to_json
+from mdprop.report.confidence import intervals_json
 from mdprop.report.csvs import recall_csv, robustness_csv, table_csv, training_csv
 from mdprop.report.curves import read_curves
+from mdprop.report.findings import read_findings
 from mdprop.report.terminal import terminal_table
 from mdprop.runs import Run
 
@@ -31,8 +33,8 @@ def write_report(
 ) -> str:
     """Write the report to `out_dir` and return its table for the terminal.
 
-    Written, all or nothing: metrics.json, table.csv, recall.csv, robustness.csv, training.csv,
-    index.html. The same inputs give the same bytes.
+    Written, all or nothing: metrics.json, intervals.json, table.csv, recall.csv, robustness.csv,
+    training.csv, index.html. The same inputs give the same bytes.
 
     runs: in the order of the table, the seeds of a method side by side; those without curves are none
         the worse.
@@ -41,24 +43,34 @@ def write_report(
     settings: {section: {key: value}}, shown as it is; nested mappings are allowed.
     provenance: {key: value}, shown as it is; no timestamps, or the bytes differ.
 
-    Raises `ResultError` where a metrics.json is missing, it or a curve cannot be read, or a file cannot be
-    written.
+    Raises `ResultError` where a metrics.json, queries.parquet or checks.json is missing, one of them or
+    a curve cannot be read, or a file cannot be written.
     """
-    from mdprop.report.page import render_page  # matplotlib and jinja2: not for `mdprop table`
+    from mdprop.report.intervals import read_intervals  # pyarrow, and matplotlib and jinja2 below:
+    from mdprop.report.page import render_page  # not for `mdprop table`
 
     out = Path(out_dir)
     summary, curves = aggregate(collect(runs)), read_curves(runs)
+    intervals = read_intervals(runs)
     page = render_page(
-        summary, threats, curves, channel_std=channel_std, settings=settings, provenance=provenance
+        summary,
+        threats,
+        curves,
+        channel_std=channel_std,
+        settings=settings,
+        provenance=provenance,
+        intervals=intervals,
+        findings=read_findings(runs),
     )
     write_files(
         {
             out / "metrics.json": to_json(summary),
-            out / "table.csv": table_csv(summary, threats),
+            out / "intervals.json": intervals_json(intervals),
+            out / "table.csv": table_csv(summary, threats, intervals),
             out / "recall.csv": recall_csv(summary),
             out / "robustness.csv": robustness_csv(summary, threats),
             out / "training.csv": training_csv(curves),
             out / "index.html": page,
         }
     )
-    return terminal_table(summary, threats)
+    return terminal_table(summary, threats, intervals=intervals)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from mdprop.branches import CLEAN
 from mdprop.data.stores.queries import read_queries
+from mdprop.report.comparisons import STANDARD
+from mdprop.report.confidence import Comparison, Intervals
+from mdprop.runs import Run
 from mdprop.statistics import (
     Interval,
     difference_of_queries,
@@ -22,9 +25,6 @@ from mdprop.statistics import (
     ratio_of_seeds,
     share_of_queries,
 )
-from mdprop.report.comparisons import STANDARD
-from mdprop.report.confidence import Comparison, Intervals
-from mdprop.runs import Run
 
 REFERENCES = (STANDARD, "at")
 """The rows that others are compared with."""

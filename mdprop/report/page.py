@@ -13,17 +13,22 @@ from markupsafe import Markup, escape
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.report.aggregate import Summary, branch_of, method_of
-from mdprop.report.comparisons import HEADLINE, STANDARD, spread_note
+from mdprop.report.comparisons import HEADLINE, MARK, STANDARD, interval_note, spread_note
+from mdprop.report.confidence import UNKNOWN, Intervals
 from mdprop.report.curves import Curves
 from mdprop.report.figures import Plot, recall_plots, training_plots
+from mdprop.report.findings import Findings
 from mdprop.report.page_tables import (
+    against_table,
     distance_table,
     embedding_table,
     input_table,
     recall_table,
+    score_table,
     settings_tables,
 )
 from mdprop.report.sets import input_sets
+from mdprop.runs import WORST_CASE
 
 SECOND_PROTOCOL = f"{HEADLINE}_all_adversarial"
 
@@ -36,6 +41,8 @@ def render_page(
     channel_std: Sequence[float],
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    intervals: Intervals = UNKNOWN,
+    findings: Findings = (),
 ) -> str:
     """The page as text; `write_report` says what the arguments are."""
     sets = input_sets(summary, threats)
@@ -55,7 +62,13 @@ def render_page(
         attacks=sum(s.threat is not None for s in sets),
         spread=spread_note(summary),
         standard=STANDARD if STANDARD in summary and len(summary) > 1 else None,
-        headline=recall_table(summary, sets, HEADLINE, "Recall@1 in %, attacked queries, clean gallery"),
+        headline=recall_table(
+            summary, sets, HEADLINE, "Recall@1 in %, attacked queries, clean gallery", intervals
+        ),
+        against=[against_table(sets, intervals, reference) for reference in intervals.against],
+        interval=interval_note(summary) if intervals.recall else None,
+        mark=MARK,
+        worst=any(s.name == WORST_CASE for s in sets),
         second=recall_table(
             summary, attacked, SECOND_PROTOCOL, "Recall@1 in %, attacked queries and gallery"
         ),
@@ -63,6 +76,8 @@ def render_page(
             distance_table(summary, attacked, "moved", "Distance from an image's clean embedding, mean"),
             distance_table(summary, attacked, "approach", "Share of the way to the targets, mean"),
         ],
+        findings=findings,
+        score=score_table(summary),
         embedding=embedding_table(summary),
         inputs=input_table(summary, sets, channel_std),
         plots=recall_plots(summary, sets),

@@ -10,10 +10,22 @@ from typing import Any
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.report.aggregate import Summary
-from mdprop.report.comparisons import MISSING, comparison, number, percent, value_of
+from mdprop.report.comparisons import (
+    HEADLINE,
+    MARK,
+    MISSING,
+    comparison,
+    number,
+    percent,
+    points,
+    span,
+    value_of,
+)
+from mdprop.report.confidence import UNKNOWN, Comparison, Intervals
 from mdprop.report.sets import NORM_LABELS, InputSet
+from mdprop.runs import SCORE
 
-# group, metric, head, decimals (None: in percent, and the highest is the best)
+# group, metric, head, decimals (None: in percent)
 _EMBEDDING_COLUMNS: tuple[tuple[str, str, str, int | None], ...] = (
     ("retrieval and clusters, %", "map_at_r", "mAP@R", None),
     ("retrieval and clusters, %", "map_at_1000", "mAP@1000", None),
@@ -28,11 +40,15 @@ _EMBEDDING_COLUMNS: tuple[tuple[str, str, str, int | None], ...] = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, a second line below it, and whether it is the best of its column."""
+    """A number as text, its interval and the like in lines below it, and a comparison in a line of its own.
+
+    differs: whether the comparison, or where there is none the number itself, is one beyond its interval.
+    """
 
     text: str
+    below: tuple[str, ...] = ()
     note: str = ""
-    best: bool = False
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,16 +62,48 @@ class Table:
     corner: str = "method"
 
 
-def recall_table(summary: Summary, sets: Sequence[InputSet], metric: str, caption: str) -> Table | None:
-    """Methods by the input sets that have the metric, in percent, the best of a column marked."""
+def recall_table(
+    summary: Summary,
+    sets: Sequence[InputSet],
+    metric: str,
+    caption: str,
+    intervals: Intervals = UNKNOWN,
+) -> Table | None:
+    """Methods by the input sets that have the metric, in percent.
+
+    intervals: of Recall@1; for other metrics there are none.
+    """
+    known = intervals if metric == HEADLINE else UNKNOWN
     shown = _with_metric(summary, sets, metric)
-    columns = []
-    for s in shown:
-        texts = [percent(value_of(summary, method, s.name, metric)) for method in summary]
-        notes = [comparison(summary, method, s.name, metric, times="×") for method in summary]
-        best = _best(summary, s.name, metric)
-        columns.append([Cell(*parts) for parts in zip(texts, notes, best, strict=True)])
-    return _by_sets(summary, shown, columns, caption)
+    columns = [[_recall_cell(summary, method, s.name, metric, known) for method in summary] for s in shown]
+    return _by_sets(list(summary), shown, columns, caption)
+
+
+def _recall_cell(summary: Summary, method: str, input_set: str, metric: str, intervals: Intervals) -> Cell:
+    known = intervals.of(method, input_set)
+    note = comparison(summary, method, input_set, metric, times="×")
+    differs = bool(note) and intervals.differs(method, input_set)
+    text = percent(value_of(summary, method, input_set, metric))
+    return Cell(text, (span(known),) if known else (), f"{note}{MARK if differs else ''}", differs)
+
+
+def against_table(sets: Sequence[InputSet], intervals: Intervals, reference: str) -> Table | None:
+    """Rows that are compared with the reference by input sets, each comparison with its interval."""
+    rows = [row for row, found in intervals.against.get(reference, {}).items() if found]
+    shown = [s for s in sets if any(intervals.comparison(row, s.name, reference) for row in rows)]
+    columns = [[_against_cell(intervals.comparison(row, s.name, reference)) for row in rows] for s in shown]
+    return _by_sets(rows, shown, columns, f"Recall@1 against {reference}, difference in points")
+
+
+def _against_cell(found: Comparison | None) -> Cell:
+    """The difference, its interval, the ratio and its interval."""
+    if found is None:
+        return Cell(MISSING)
+    below = [span(found.difference, signed=True)]
+    if found.ratio is not None:
+        below.append(f"×{found.ratio.value:.2f}, {span(found.ratio, decimals=2, scale=1)}")
+    mark = MARK if found.differs else ""
+    return Cell(f"{points(found.difference.value)}{mark}", tuple(below), differs=found.differs)
 
 
 def distance_table(summary: Summary, sets: Sequence[InputSet], metric: str, caption: str) -> Table | None:
@@ -65,7 +113,7 @@ def distance_table(summary: Summary, sets: Sequence[InputSet], metric: str, capt
         [Cell(number(value_of(summary, method, s.name, metric), decimals=3)) for method in summary]
         for s in shown
     ]
-    return _by_sets(summary, shown, columns, caption)
+    return _by_sets(list(summary), shown, columns, caption)
 
 
 def _with_metric(summary: Summary, sets: Sequence[InputSet], metric: str) -> list[InputSet]:
@@ -73,38 +121,60 @@ def _with_metric(summary: Summary, sets: Sequence[InputSet], metric: str) -> lis
 
 
 def _by_sets(
-    summary: Summary, sets: Sequence[InputSet], columns: Sequence[Sequence[Cell]], caption: str
+    names: Sequence[str], sets: Sequence[InputSet], columns: Sequence[Sequence[Cell]], caption: str
 ) -> Table | None:
     """None without a column."""
     if not columns:
         return None
-    rows = [(method, [column[i] for column in columns]) for i, method in enumerate(summary)]
+    rows = [(name, [column[i] for column in columns]) for i, name in enumerate(names)]
     groups = [(name, len(list(members))) for name, members in groupby(s.group for s in sets)]
     return Table(caption, [s.label for s in sets], rows, groups)
 
 
-def _best(summary: Summary, input_set: str, metric: str) -> list[bool]:
-    """Which methods have the highest mean, equal to a tenth of a percent; none where there is no rival."""
-    stats = [value_of(summary, method, input_set, metric) for method in summary]
-    means = [round(100 * stat["mean"], 1) if stat and stat["mean"] is not None else None for stat in stats]
-    known = [mean for mean in means if mean is not None]
-    return [len(known) > 1 and mean == max(known) for mean in means]
-
-
 def embedding_table(summary: Summary) -> Table | None:
-    """Measures of the clean embedding space that a method has; the best marked where higher is better."""
+    """Measures of the clean embedding space that a method has."""
     present = [c for c in _EMBEDDING_COLUMNS if any(value_of(summary, m, CLEAN, c[1]) for m in summary)]
     if not present:
         return None
     columns = []
     for _, metric, _, decimals in present:
-        best = _best(summary, CLEAN, metric) if decimals is None else [False] * len(summary)
         stats = [value_of(summary, method, CLEAN, metric) for method in summary]
         texts = [percent(stat) if decimals is None else number(stat, decimals=decimals) for stat in stats]
-        columns.append([Cell(text, best=b) for text, b in zip(texts, best, strict=True)])
+        columns.append([Cell(text) for text in texts])
     rows = [(method, [column[i] for column in columns]) for i, method in enumerate(summary)]
     groups = [(name, len(list(members))) for name, members in groupby(c[0] for c in present)]
     return Table("The embedding space of clean test images", [c[2] for c in present], rows, groups)
+
+
+_SCORE_COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("score", "empirical_robustness_score", "ERS"),
+    ("clean", "recall_at_1", "Recall@1, %"),
+    ("clean", "spread", "spread"),
+    ("candidate, %", "ca_plus", "CA+"),
+    ("candidate, %", "ca_minus", "CA−"),
+    ("query, %", "qa_plus", "QA+"),
+    ("query, %", "qa_minus", "QA−"),
+    ("target", "tma", "TMA"),
+    ("shift", "esd", "ESD"),
+    ("shift", "es_recall", "ESR, %"),
+    ("misrank, %", "ltm", "LTM"),
+    ("misrank, %", "gtm", "GTM"),
+    ("misrank, %", "gtt", "GTT"),
+)
+
+
+def score_table(summary: Summary) -> Table | None:
+    """RobRank's score beside its parts and clean Recall@1; None where no method has it."""
+    rows = []
+    for method in summary:
+        stats = {key: value_of(summary, method, SCORE, key) for _, key, _ in _SCORE_COLUMNS}
+        if stats["empirical_robustness_score"]:
+            texts = [percent(s) if k == "recall_at_1" else number(s, decimals=2) for k, s in stats.items()]
+            rows.append((method, [Cell(text) for text in texts]))
+    if not rows:
+        return None
+    groups = [(name, len(list(members))) for name, members in groupby(c[0] for c in _SCORE_COLUMNS)]
+    return Table("The Empirical Robustness Score and its parts", [c[2] for c in _SCORE_COLUMNS], rows, groups)
 
 
 def input_table(summary: Summary, sets: Sequence[InputSet], channel_std: Sequence[float]) -> Table:

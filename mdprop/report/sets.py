@@ -12,6 +12,7 @@ from mdprop.attacks.goals import GOALS
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.report.aggregate import Summary
+from mdprop.runs import CHECKS, SCORE, WORST_CASE
 
 UNIT_LABELS = {"pixel": "pixels of [0, 1]", "normalized": "standard deviations of a channel"}
 NORM_LABELS = {"linf": "ℓ∞", "l2": "ℓ2"}
@@ -65,16 +66,18 @@ class Family:
 
 
 def input_sets(summary: Summary, threats: Mapping[str, Threat]) -> list[InputSet]:
-    """The input sets of the summary: clean, then goal by goal with growing epsilon.
+    """The input sets of the summary: clean, the worst case, then goal by goal with growing epsilon.
 
     threats: the attack of each set by name; those not named come last, under their own names.
     """
-    names = list(dict.fromkeys(name for sets in summary.values() for name in sets))
+    named = dict.fromkeys(name for sets in summary.values() for name in sets)
+    names = [name for name in named if name not in (CHECKS, SCORE)]
     known = {name: threats[name] for name in names if name in threats}
     labels = _set_labels(known)
     attacked = [InputSet(name, known[name], labels[name]) for name in sorted(known, key=_place(known))]
-    clean = [InputSet(name) for name in names if name == CLEAN]
-    return [*clean, *attacked, *(InputSet(name) for name in names if name != CLEAN and name not in known)]
+    first = [InputSet(name) for name in (CLEAN, WORST_CASE) if name in names and name not in known]
+    there = {*known, *(s.name for s in first)}
+    return [*first, *attacked, *(InputSet(name) for name in names if name not in there)]
 
 
 def families(sets: Iterable[InputSet]) -> list[Family]:

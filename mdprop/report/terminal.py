@@ -11,18 +11,39 @@ from itertools import zip_longest
 
 from mdprop.attacks.threat import Threat
 from mdprop.report.aggregate import Summary, branch_of
-from mdprop.report.comparisons import HEADLINE, STANDARD, comparison, percent, spread_note, value_of
+from mdprop.report.comparisons import (
+    HEADLINE,
+    MARK,
+    STANDARD,
+    comparison,
+    interval_note,
+    number,
+    percent,
+    short_span,
+    spread_note,
+    value_of,
+)
+from mdprop.report.confidence import UNKNOWN, Intervals
 from mdprop.report.sets import UNIT_LABELS, InputSet, input_sets, shown_norms, shown_units
+from mdprop.runs import WORST_CASE
 
 
-def terminal_table(summary: Summary, threats: Mapping[str, Threat], width: int = 100) -> str:
-    """Recall@1 in as many blocks of columns as `width` characters ask for; wider where one column does."""
+def terminal_table(
+    summary: Summary,
+    threats: Mapping[str, Threat],
+    width: int = 100,
+    intervals: Intervals = UNKNOWN,
+) -> str:
+    """Recall@1 in as many blocks of columns as `width` characters ask for; wider where one column does.
+
+    Where there are intervals, they stand in place of the spread over seeds.
+    """
     sets = input_sets(summary, threats)
-    columns = [_Column.of(summary, s) for s in sets]
+    columns = [_Column.of(summary, s, intervals) for s in sets]
     first = max(len(name) for name in ("method", *summary))
     width = max(width, first + 1 + max((column.width for column in columns), default=0))
     blocks = [_block(list(summary), block, width) for block in _fit(columns, width - first)]
-    legend = "\n".join(textwrap.fill(line, width) for line in _legend(summary, sets))
+    legend = "\n".join(textwrap.fill(line, width) for line in _legend(summary, sets, intervals))
     return "\n\n".join([*blocks, legend])
 
 
@@ -35,17 +56,26 @@ class _Column:
     cells: list[str]
 
     @classmethod
-    def of(cls, summary: Summary, input_set: InputSet) -> _Column:
-        cells = []
-        for method in summary:
-            value = percent(value_of(summary, method, input_set.name, HEADLINE), between="")
-            cells.append(f"{value}\n{comparison(summary, method, input_set.name)}".strip())
+    def of(cls, summary: Summary, input_set: InputSet, intervals: Intervals) -> _Column:
+        cells = [_cell(summary, method, input_set.name, intervals) for method in summary]
         return cls(_narrow(input_set.group), input_set.label.split(", "), cells)
 
     @property
     def width(self) -> int:
         lines = (line for text in self.cells for line in text.split("\n"))
         return max(len(line) for line in (*self.group, *self.label, *lines))
+
+
+def _cell(summary: Summary, method: str, input_set: str, intervals: Intervals) -> str:
+    """The number, its interval where the table has intervals, and the comparison, line by line."""
+    stat = value_of(summary, method, input_set, HEADLINE)
+    against = comparison(summary, method, input_set)
+    if not intervals.recall:
+        return f"{percent(stat, between='')}\n{against}".rstrip()
+    known = intervals.of(method, input_set)
+    mark = MARK if against and intervals.differs(method, input_set) else ""
+    value = number(stat, decimals=1, scale=100, spread=False)
+    return f"{value}\n{short_span(known) if known else ''}\n{against}{mark}".rstrip()
 
 
 def _narrow(text: str) -> list[str]:
@@ -91,14 +121,24 @@ def _heads(columns: Sequence[_Column]) -> list[str]:
     return ["\n".join((*group, *label)) for group, label in zip(groups, labels, strict=True)]
 
 
-def _legend(summary: Summary, sets: Sequence[InputSet]) -> list[str]:
-    lines = [" ".join([f"Recall@1 in %, {spread_note(summary)}.", *_radii(sets)])]
+def _legend(summary: Summary, sets: Sequence[InputSet], intervals: Intervals) -> list[str]:
+    known = bool(intervals.recall)
+    lines = [" ".join([f"Recall@1 in %, {spread_note(summary, spread=not known)}.", *_radii(sets)])]
+    if any(s.name == WORST_CASE for s in sets):
+        lines.append("Worst case: right under every attack; the number to quote.")
     if any(branch_of(row) for row in summary):
         lines.append("A row method@branch answers, and is attacked, through that batch-norm branch.")
+    if known:
+        note = interval_note(summary)
+        lines.append(f"Second line: interval of 95 %, {note}. Each stands alone.")
     if STANDARD not in summary:
         lines.append(f"No comparison: {STANDARD} is not among the methods.")
     elif len(summary) > 1:
-        lines.append(f"Second line, against {STANDARD}: difference in points (clean), ratio (attacked).")
+        line = "Third" if known else "Second"
+        mark = f"; {MARK}: they differ beyond the interval of 95 % of their difference" if known else ""
+        lines.append(
+            f"{line} line, against {STANDARD}: difference in points (clean), ratio (attacked){mark}."
+        )
     return lines
 
 

@@ -19,8 +19,9 @@ from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.errors import ResultError
 from mdprop.metrics import clustering_scores, embedding_density, retrieve, spectral_decay
 from mdprop.metrics.retrieval import Retrieval
+from mdprop.robustness.score import score_of, spread
 from mdprop.robustness.worst_case import worst_case_of
-from mdprop.runs import GALLERY, WORST_CASE, Run
+from mdprop.runs import GALLERY, SCORE, WORST_CASE, Run
 
 MAP_DEPTH = 1000
 
@@ -54,7 +55,8 @@ def evaluate_run(
     adversarial images of its set. Gallery and queries are embedded through the answering branch. Sets
     whose goal moves an image of the gallery have measures of the goal only.
 
-    The input set `worst_case` counts a query only where it is right under every attack that harms.
+    The input set `worst_case` counts a query only where it is right under every attack that harms;
+    `robustness_score` is there where all of RobRank's goals are among the threats.
 
     Returns {input set: {metric: value}}, where a set of another branch than clean is called
     <set>@<branch>; and the columns of queries.parquet, set by set: see `write_queries`. The means of
@@ -84,15 +86,19 @@ def evaluate_run(
             count = len(images.ids)
             where = {"set": np.full(count, name), "branch": np.full(count, branch)}
             queries.append({**where, "id": images.ids, "label": images.labels, **columns})
-            metrics[_called(name, branch)] = values
+            metrics[set_name(name, branch)] = values
         attacks = [n for n, t in threats.items() if t.wants.harms and t.wants.perturbs == "query"]
         if attacks:
-            columns, metrics[_called(WORST_CASE, branch)] = worst_case_of(queries, attacks, branch)
+            columns, metrics[set_name(WORST_CASE, branch)] = worst_case_of(queries, attacks, branch)
             queries.append(columns)
+        score = score_of({n: metrics[set_name(n, branch)] for n in (CLEAN, *threats)}, threats)
+        if score:
+            metrics[set_name(SCORE, branch)] = score | {"spread": spread(clean.embeddings)}
     return metrics, queries
 
 
-def _called(input_set: str, branch: str) -> str:
+def set_name(input_set: str, branch: str) -> str:
+    """What metrics.json calls an input set of a branch."""
     return input_set if branch == CLEAN else f"{input_set}@{branch}"
 
 
@@ -166,6 +172,7 @@ def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, cl
         "moved_in_attack": outcomes.moved,
         "objective": outcomes.objective,
         "size": outcomes.size,
+        "outside": outcomes.outside,
         "zero_gradient": outcomes.zero_gradient,
         "broken_gradient": outcomes.broken_gradient,
         **threat.wants.measure(images.embeddings, before, clean.embeddings[aims], gallery),

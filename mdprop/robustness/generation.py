@@ -88,6 +88,7 @@ class Adversary:
                 reached.float().cpu(),
                 self._moved(images, members).float().cpu(),
                 self._size(threat, images - clean).float().cpu(),
+                torch.maximum(-images, images - 1).flatten(1).amax(1).clamp(min=0).float().cpu(),
                 torch.from_numpy(self.store.ids[looked_at]),
                 log.zero.cpu(),
                 log.broken.cpu(),

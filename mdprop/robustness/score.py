@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mdprop.arrays import Array, as_embeddings
+from mdprop.attacks.threat import Threat
+from mdprop.branches import CLEAN
 
 RANGES = {
     "ca_plus": (0, 100),
@@ -25,6 +27,20 @@ RANGES = {
 COLLAPSED = 0.02
 """A mean cosine distance of 0.02 is a distance of 0.2 (root mean square) between two images. An attack
 that moves every image into another's place then still scores 90 of the 100 points for embedding shift."""
+
+# Of each goal the metric that is a part, and what brings it to the part's unit.
+_MEASURED = {
+    "ca_plus": ("ca_plus", "rank_percent", 1),
+    "ca_minus": ("ca_minus", "rank_percent", 1),
+    "qa_plus": ("qa_plus", "rank_percent", 1),
+    "qa_minus": ("qa_minus", "rank_percent", 1),
+    "tma": ("tma", "target_cosine", 1),
+    "esd": ("es", "shift", 1),
+    "es_recall": ("es", "recall_at_1", 100),
+    "ltm": ("ltm", "recall_at_1", 100),
+    "gtm": ("gtm", "recall_at_1", 100),
+    "gtt": ("gtt", "kept", 100),
+}
 
 ROUNDING = 1e-4  # a float32 cosine or distance may go beyond its range by as much
 
@@ -67,6 +83,19 @@ def empirical_robustness_score(parts: Mapping[str, float]) -> float:
         parts["gtt"],
     )
     return float(sum(terms) / len(terms))
+
+
+def score_of(metrics: Mapping[str, Mapping[str, float]], threats: Mapping[str, Threat]) -> dict[str, float]:
+    """The score of one model beside its ten parts and clean Recall@1; {} where a goal has no set.
+
+    metrics: {input set: {metric: value}}, `clean` among them; of several sets of a goal the first counts.
+    """
+    sets = {threat.goal: name for name, threat in reversed(list(threats.items()))}
+    if any(goal not in sets for goal, _, _ in _MEASURED.values()):
+        return {}
+    parts = {part: factor * metrics[sets[goal]][key] for part, (goal, key, factor) in _MEASURED.items()}
+    score = empirical_robustness_score(parts)
+    return {"empirical_robustness_score": score, "recall_at_1": metrics[CLEAN]["recall_at_1"], **parts}
 
 
 def spread(embeddings: Array) -> float:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mdprop.branches import CLEAN
 from mdprop.errors import ResultError
-from mdprop.statistics import worst_case
 from mdprop.runs import WORST_CASE
+from mdprop.statistics import worst_case
 
 if TYPE_CHECKING:
     from mdprop.robustness.evaluation import Columns, Metrics
@@ -52,7 +52,8 @@ def worst_case_of(
 
 def _rows(parts: Sequence[Mapping[str, NDArray[Any]]], name: str, branch: str) -> Columns:
     """id, label and hit of the queries of one set and branch."""
-    chosen = [(part, (part["set"] == name) & (part["branch"] == branch)) for part in parts]
-    if not any(rows.any() for _, rows in chosen):
+    masks = [(part, (part["set"] == name) & (part["branch"] == branch)) for part in parts]
+    chosen = [(part, rows) for part, rows in masks if rows.any()]
+    if not chosen:
         raise ResultError(f"there are no queries of the set {name} through the branch {branch}")
     return {key: np.concatenate([part[key][rows] for part, rows in chosen]) for key in ("id", "label", "hit")}

@@ -44,7 +44,7 @@ def test_a_radius_may_be_a_fraction(written: Any, value: float) -> None:
         ({"step_ratio": 0}, "greater than 0"),
         ({"restarts": 0}, "greater than or equal to 1"),
         ({"restarts": 2, "start_noise": 0}, "are all the same: use 1"),
-        ({"goal": "untargeted", "start_noise": 0}, "no gradient at the clean image: give it a start_noise"),
+        ({"goal": "untargeted", "start_noise": 0}, "no gradient at the clean image: set start_noise"),
         ({"radius": 1}, "Extra inputs"),
     ],
 )

@@ -6,10 +6,13 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
+from mdprop.data.stores.queries import write_queries
 from mdprop.report.aggregate import Stat, Summary
-from mdprop.runs import Run
+from mdprop.runs import WORST_CASE, Run
 
 METHODS = ("standard", "at", "advprop", "mdprop")
 KS = (1, 2, 4, 8)
@@ -24,6 +27,7 @@ THREATS = {
     "unadversarial_middle": Threat(goal="unadversarial", epsilon=0.1),
 }
 CLEAN_RECALL = {"standard": 0.79, "at": 0.74, "advprop": 0.78, "mdprop": 0.81, "mdprop_unadv": 0.80}
+QUERIES = 200
 ROBUSTNESS = {"standard": 12.0, "at": 3.0, "advprop": 5.0, "mdprop": 4.0, "mdprop_unadv": 4.5}
 
 Metrics = dict[str, dict[str, float]]
@@ -36,11 +40,14 @@ def make_metrics(
     threats: Mapping[str, Threat] = THREATS,
 ) -> Metrics:
     """One metrics.json: {input set: {metric: number}}."""
-    return {
-        name if branch == CLEAN else f"{name}@{branch}": _measures(method, seed, branch, threats.get(name))
-        for branch in branches
-        for name in (CLEAN, *threats)
-    }
+    metrics: Metrics = {}
+    for branch in branches:
+        at = "" if branch == CLEAN else f"@{branch}"
+        for name in (CLEAN, *threats):
+            metrics[f"{name}{at}"] = _measures(method, seed, branch, threats.get(name))
+        lowest = min(metrics[f"{name}{at}"]["recall_at_1"] for name in (CLEAN, *threats))
+        metrics[f"{WORST_CASE}{at}"] = {"recall_at_1": 0.8 * lowest, "queries": 500}
+    return metrics
 
 
 def _measures(method: str, seed: int, branch: str, threat: Threat | None) -> dict[str, float]:
@@ -91,11 +98,29 @@ def write_runs(
     branches: Mapping[str, Sequence[str]] | None = None,
     threats: Mapping[str, Threat] = THREATS,
 ) -> None:
-    """The metrics.json of each run below the working folder; methods not in `branches` have the clean one."""
+    """The files of each run below the working folder; methods not in `branches` have the clean one."""
     for run in runs:
         answering = (branches or {}).get(run.method, (CLEAN,))
+        metrics = make_metrics(run.method, run.seed, answering, threats)
         run.folder.mkdir(parents=True)
-        run.metrics.write_text(json.dumps(make_metrics(run.method, run.seed, answering, threats)))
+        run.metrics.write_text(json.dumps(metrics))
+        run.checks.write_text(json.dumps({branch: [] for branch in answering}))
+        write_hits(run, {name: values["recall_at_1"] for name, values in metrics.items()})
+
+
+def write_hits(run: Run, recall: Mapping[str, float]) -> None:
+    """queries.parquet: of 20 classes with 10 queries each, this share hits, to the nearest query.
+
+    recall: by input set, <set>@<branch> for other branches.
+    """
+    ids = np.arange(QUERIES)
+    order = np.random.default_rng(0).permutation(QUERIES)
+    parts = []
+    for name, share in recall.items():
+        input_set, _, branch = name.partition("@")
+        where = {"set": np.full(QUERIES, input_set), "branch": np.full(QUERIES, branch or CLEAN)}
+        parts.append({**where, "id": ids, "label": ids // 10, "hit": order < round(share * QUERIES)})
+    write_queries(run.queries, parts)
 
 
 def write_curves(run: Run, every: int = 1) -> None:

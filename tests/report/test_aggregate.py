@@ -34,7 +34,7 @@ def test_each_method_is_followed_by_its_branches(folder: Path) -> None:
         "mdprop@multi_target",
         f"mdprop@{mixture}",
     ]
-    assert all(list(sets) == ["clean", *THREATS] for sets in summary.values())
+    assert all(list(sets) == ["clean", *THREATS, "worst_case"] for sets in summary.values())
     found = make_metrics("mdprop", 0, [mixture]), make_metrics("mdprop", 1, [mixture])
     expected = mean(metrics[f"clean@{mixture}"]["nmi"] for metrics in found)
     assert summary[f"mdprop@{mixture}"]["clean"]["nmi"]["mean"] == pytest.approx(expected)
@@ -127,7 +127,7 @@ def test_json_is_deterministic_and_reads_back(tmp_path: Path) -> None:
     path.write_text(text)
     summary = read_summary(path)
     assert list(summary) == list(METHODS)
-    assert list(summary["at"]) == ["clean", *THREATS]
+    assert list(summary["at"]) == ["clean", *THREATS, "worst_case"]
     assert summary == json.loads(text)
 
 

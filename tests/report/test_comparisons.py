@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from mdprop.report.aggregate import Stat, aggregate
-from mdprop.report.comparisons import compare, comparison, number, percent, spread_note
+from mdprop.report.comparisons import (
+    compare,
+    comparison,
+    interval_note,
+    number,
+    percent,
+    short_span,
+    span,
+    spread_note,
+)
+from mdprop.statistics import Interval
 from tests.report.synthetic import make_rows, summary_of
 
 
@@ -36,6 +48,34 @@ def test_numbers_in_words() -> None:
     assert percent(Stat(mean=None, std=None, n=3)) == "–"
     assert percent(None) == "–"
     assert number(Stat(mean=0.789, std=0.0041, n=3), decimals=3) == "0.789 ± 0.004"
+    assert number(Stat(mean=0.789, std=0.0041, n=3), decimals=3, spread=False) == "0.789"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "long", "short"),
+    [
+        (0.8123, 0.8491, "81.2–84.9", "81–85"),
+        (0.8123, 0.8191, "81.2–81.9", "81.2–81.9"),
+        (0.0, 0.0368, "0.0–3.7", "0.0–3.7"),
+        (0.92, 1.0, "92.0–100.0", "92–100"),
+    ],
+)
+def test_spans(low: float, high: float, long: str, short: str) -> None:
+    interval = Interval((low + high) / 2, low, high)
+    assert (span(interval), short_span(interval)) == (long, short)
+
+
+def test_spans_of_differences_and_ratios() -> None:
+    assert span(Interval(0.0, -0.0123, 0.0299), signed=True) == "-1.2 to +3.0"
+    assert span(Interval(0.0, -0.0001, 0.02), signed=True) == "+0.0 to +2.0"
+    assert span(Interval(2.0, 1.234, math.inf), decimals=2, scale=1) == "1.23–∞"
+
+
+def test_interval_note() -> None:
+    assert interval_note(aggregate(make_rows())).startswith("over queries, as if")
+    assert interval_note(aggregate(make_rows(seeds=(0, 1)))).startswith(
+        "over seeds, by Student's t, or, where"
+    )
 
 
 def test_spread_note() -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from mdprop.attacks.threat import Threat
 from mdprop.report.aggregate import aggregate, collect
+from mdprop.report.confidence import Intervals
 from mdprop.report.csvs import recall_csv, robustness_csv, table_csv, training_csv
 from mdprop.report.curves import read_curves
 from mdprop.runs import Run
+from mdprop.statistics import Interval
 from tests.report.synthetic import (
     KS,
     METHODS,
@@ -120,7 +122,7 @@ def test_branches_are_methods_of_their_own(folder: Path) -> None:
 
 def test_table_has_a_row_a_metric_against_standard() -> None:
     found = rows(table_csv(aggregate(make_rows(seeds=(0, 1))), THREATS))
-    header = "method input_set goal norm units epsilon metric mean std n difference ratio"
+    header = "method input_set goal norm units epsilon metric mean std n low high difference ratio"
     assert list(found[0]) == header.split()
     by_key = {(row["method"], row["input_set"], row["metric"]): row for row in found}
     count = sum(len(metrics) for metrics in make_metrics("at", 0).values())
@@ -135,6 +137,14 @@ def test_table_has_a_row_a_metric_against_standard() -> None:
     assert float(by_key["mdprop", "multi_target_large", "approach"]["mean"]) == pytest.approx(0.8)
 
 
+def test_recall_at_1_has_the_ends_of_its_interval() -> None:
+    summary = aggregate(make_rows(["standard", "at"]))
+    intervals = Intervals({"at": {"clean": Interval(0.7, 0.6125, 0.78)}})
+    found = rows(table_csv(summary, THREATS, intervals))
+    ends = {(r["method"], r["input_set"], r["metric"]): (r["low"], r["high"]) for r in found if r["low"]}
+    assert ends == {("at", "clean", "recall_at_1"): ("0.6125", "0.78")}
+
+
 def test_missing_values_are_empty() -> None:
     summary = aggregate(
         {
@@ -143,4 +153,4 @@ def test_missing_values_are_empty() -> None:
         }
     )
     assert recall_csv(summary) == "method,k,recall\nat,1,0.5\nat,2,\nmdprop,1,\nmdprop,2,0.6\n"
-    assert "at,untargeted,,,,,recall_at_1,,,1,,\n" in table_csv(summary, {})
+    assert "at,untargeted,,,,,recall_at_1,,,1,,,,\n" in table_csv(summary, {})

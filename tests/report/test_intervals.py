@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mdprop.data.stores.queries import write_queries
-from mdprop.errors import DataError, ResultError
+from mdprop.errors import ResultError
+from mdprop.report.intervals import comparisons, read_hits, read_intervals, recall_intervals
+from mdprop.runs import Run
 from mdprop.statistics import (
     difference_of_queries,
     difference_of_seeds,
@@ -18,8 +20,6 @@ from mdprop.statistics import (
     ratio_of_seeds,
     share_of_queries,
 )
-from mdprop.report.intervals import comparisons, read_hits, read_intervals, recall_intervals
-from mdprop.runs import Run
 
 LABELS = np.arange(300) // 10
 
@@ -157,13 +157,20 @@ def test_references_without_a_row_are_left_out(tmp_path: Path) -> None:
     assert named.recall["mdprop"]["clean"] == share_of_queries(draw(0.5, 0), LABELS)
 
 
+def test_sets_that_have_measures_of_their_goal_only_are_left_out(tmp_path: Path) -> None:
+    goal_only = part("raised", np.zeros(20))
+    del goal_only["hit"], goal_only["rank"]
+    run = write(tmp_path, "at", 0, part("clean", draw(0.5, 0)), goal_only)
+    assert list(read_hits([run])["at"]) == ["clean"]
+
+
 def test_files_that_are_missing_or_lack_a_column(tmp_path: Path) -> None:
     run = Run("at", 0, tmp_path)
-    with pytest.raises(DataError, match="does not exist: run the evaluate stage first"):
+    with pytest.raises(ResultError, match=r"at/0/queries\.parquet not found: run `dvc repro`"):
         read_intervals([run])
     write(tmp_path, "at", 0, part("clean", draw(0.5, 0)))
     pq.write_table(pq.read_table(run.queries).drop_columns(["hit"]), run.queries)
     with pytest.raises(
-        ResultError, match=r"queries\.parquet has no column hit: delete it and run `dvc repro`"
+        ResultError, match=r"has no column hit, it is of another version: delete it and run `dvc repro`"
     ):
         read_intervals([run])

@@ -13,9 +13,11 @@ import pytest
 from mdprop.attacks.threat import Threat
 from mdprop.errors import ResultError
 from mdprop.report.aggregate import Summary, aggregate, collect
+from mdprop.report.confidence import UNKNOWN, Comparison, Intervals
 from mdprop.report.curves import Curves, read_curves
 from mdprop.report.page import render_page
 from mdprop.runs import Run
+from mdprop.statistics import Interval
 from tests.report.synthetic import THREATS, make_rows, runs_of, write_curves, write_runs
 
 VOID = {"meta", "img", "wbr"}
@@ -72,9 +74,18 @@ def page(
     threats: Mapping[str, Threat] = THREATS,
     curves: Curves = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({"commit": "abc123"}),
+    intervals: Intervals = UNKNOWN,
 ) -> str:
     settings = {"seeds": [0], "dataset": {"name": "glyphs"}, "attack": {"targets": 5}}
-    return render_page(summary, threats, curves, channel_std=[0.25], settings=settings, provenance=provenance)
+    return render_page(
+        summary,
+        threats,
+        curves,
+        channel_std=[0.25],
+        settings=settings,
+        provenance=provenance,
+        intervals=intervals,
+    )
 
 
 def texts(page: str) -> str:
@@ -107,18 +118,47 @@ def test_page_is_self_contained_and_accessible(folder: Path) -> None:
         assert "<dc:date>" not in svg
 
 
-def test_headline_has_every_method_and_set_and_the_best_in_bold() -> None:
-    summary = {
-        "standard": {"clean": {"recall_at_1": {"mean": 0.8, "std": 0.0, "n": 1}}},
-        "mdprop": {"clean": {"recall_at_1": {"mean": 0.816, "std": 0.0, "n": 1}}},
-    }
-    found = Page(page(summary))
+CLEAN_ONLY: Summary = {
+    "standard": {"clean": {"recall_at_1": {"mean": 0.8, "std": 0.0, "n": 1}}},
+    "mdprop": {"clean": {"recall_at_1": {"mean": 0.816, "std": 0.0, "n": 1}}},
+}
+
+
+def test_headline_has_every_method_and_set_and_nothing_bold() -> None:
+    found = Page(page(CLEAN_ONLY))
     rows = next(rows for caption, rows in found.tables.items() if "clean gallery" in caption)
     assert [[text for _, _, text in row] for row in rows[2:]] == [
         ["standard", "80.0"],
         ["mdprop", "81.6 +1.6"],
     ]
-    assert found.bold == ["81.6"]
+    assert found.bold == []
+    assert "interval" not in texts(page(CLEAN_ONLY))
+
+
+@pytest.mark.parametrize(("low", "bold"), [(0.01, True), (-0.01, False)])
+def test_what_differs_beyond_its_interval_is_marked(low: float, bold: bool) -> None:
+    better = Comparison(Interval(0.016, low, 0.04), None)
+    intervals = Intervals(
+        {"mdprop": {"clean": Interval(0.816, 0.77, 0.85)}}, {"standard": {"mdprop": {"clean": better}}}
+    )
+    text = page(CLEAN_ONLY, intervals=intervals)
+    found = Page(text)
+    rows = next(rows for caption, rows in found.tables.items() if "clean gallery" in caption)
+    mark = "*" if bold else ""
+    assert [cell for _, _, cell in rows[3]] == ["mdprop", f"81.6 77.0–85.0 +1.6{mark}"]
+    rows = next(rows for caption, rows in found.tables.items() if "against standard" in caption)
+    assert [cell for _, _, cell in rows[2]] == ["mdprop", f"+1.6{mark} {100 * low:+.1f} to +4.0"]
+    assert found.bold == (["+1.6*", "+1.6*"] if bold else [])
+    assert "over queries, as if other classes had been drawn. Each interval stands alone" in texts(text)
+    assert "bold and with * where the two differ beyond the interval of 95&nbsp;% of their" in texts(text)
+
+
+def test_the_page_says_that_the_worst_case_is_the_number_to_quote() -> None:
+    quoted = (
+        "The worst case is the number to quote: a query counts only where it is right under every attack."
+    )
+    assert quoted in texts(page(aggregate(make_rows())))
+    assert "worst case" not in texts(page(CLEAN_ONLY)).lower()
 
 
 def test_second_protocol_only_where_a_run_has_it() -> None:
@@ -170,7 +210,7 @@ def test_page_of_other_attacks() -> None:
     }
     found = Page(page(aggregate(make_rows(["at", "mdprop"], threats=threats)), threats))
     rows = next(rows for caption, rows in found.tables.items() if "clean gallery" in caption)
-    assert [text for _, _, text in rows[1]] == ["", "ε 0.1, steps 10", "ε 0.1, steps 50", "ℓ2 2"]
+    assert [text for _, _, text in rows[1]] == ["", "", "ε 0.1, steps 10", "ε 0.1, steps 50", "ℓ2 2"]
     alts = [str(image["alt"]) for image in found.images]
     assert [alt.split(", by ")[0].removeprefix("Line plot. ") for alt in alts] == [
         "Recall@1 under single-targeted examples: ℓ∞, steps 10",

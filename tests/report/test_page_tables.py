@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from mdprop.attacks.threat import Threat
 from mdprop.report.aggregate import aggregate
-from mdprop.report.page_tables import embedding_table, input_table, recall_table, settings_tables
+from mdprop.report.confidence import Comparison, Intervals
+from mdprop.report.page_tables import (
+    Cell,
+    against_table,
+    embedding_table,
+    input_table,
+    recall_table,
+    settings_tables,
+)
 from mdprop.report.sets import input_sets
-from tests.report.synthetic import THREATS, make_rows
+from mdprop.statistics import Interval
+from tests.report.synthetic import THREATS, make_rows, summary_of
 
 
 def test_colgroups_span_the_columns() -> None:
@@ -17,25 +27,58 @@ def test_colgroups_span_the_columns() -> None:
     assert table is not None
     assert list(table.groups) == [
         ("clean", 1),
+        ("worst case", 1),
         ("single-targeted", 3),
         ("multi-targeted", 3),
         ("untargeted", 1),
         ("unadversarial", 1),
     ]
-    assert all(len(cells) == len(table.heads) == 9 for _, cells in table.rows)
+    assert all(len(cells) == len(table.heads) == 10 for _, cells in table.rows)
 
 
-def test_equal_values_are_both_best_and_a_lone_one_is_not() -> None:
-    def stat(value: float) -> dict[str, dict[str, Any]]:
-        return {"clean": {"recall_at_1": {"mean": value, "std": 0.0, "n": 1}}}
+INTERVALS = Intervals(
+    {"standard": {"clean": Interval(0.8, 0.75, 0.84)}, "mdprop": {"clean": Interval(0.816, 0.77, 0.85)}},
+    {
+        "standard": {
+            "mdprop": {
+                "clean": Comparison(Interval(0.016, -0.01, 0.04), None),
+                "single_target_middle": Comparison(Interval(0.224, 0.1, 0.3), Interval(2.12, 1.5, math.inf)),
+            }
+        }
+    },
+)
 
-    def bold(summary: Any) -> list[bool]:
-        table = recall_table(summary, input_sets(summary, {}), "recall_at_1", "")
-        assert table is not None
-        return [cells[0].best for _, cells in table.rows]
 
-    assert bold({"a": stat(0.80001), "b": stat(0.80002), "c": stat(0.7)}) == [True, True, False]
-    assert bold({"a": stat(0.8)}) == [False]
+def test_recall_has_its_interval_and_a_mark_where_it_differs_beyond_it() -> None:
+    summary = summary_of(standard=(0.8, 0.2), mdprop=(0.816, 0.424))
+    table = recall_table(summary, input_sets(summary, THREATS), "recall_at_1", "", INTERVALS)
+    assert table is not None
+    assert dict(table.rows) == {
+        "standard": [Cell("80.0", ("75.0–84.0",)), Cell("20.0")],
+        "mdprop": [Cell("81.6", ("77.0–85.0",), "+1.6"), Cell("42.4", (), "×2.12*", differs=True)],
+    }
+
+
+def test_other_metrics_have_no_interval() -> None:
+    summary = aggregate(make_rows(["standard", "mdprop"]))
+    sets = input_sets(summary, THREATS)
+    table = recall_table(summary, sets, "recall_at_1_all_adversarial", "", INTERVALS)
+    assert table is not None
+    assert not any(cell.below or cell.differs for _, cells in table.rows for cell in cells)
+
+
+def test_comparisons_have_intervals_of_their_own() -> None:
+    summary = summary_of(standard=(0.8, 0.2), mdprop=(0.816, 0.424))
+    table = against_table(input_sets(summary, THREATS), INTERVALS, "standard")
+    assert table is not None
+    assert dict(table.rows) == {
+        "mdprop": [
+            Cell("+1.6", ("-1.0 to +4.0",)),
+            Cell("+22.4*", ("+10.0 to +30.0", "×2.12, 1.50–∞"), differs=True),
+        ]
+    }
+    assert list(table.groups) == [("clean", 1), ("single-targeted", 1)]
+    assert against_table(input_sets(summary, THREATS), INTERVALS, "at") is None
 
 
 def test_embedding_table_holds_what_is_there() -> None:

@@ -10,11 +10,14 @@ import pytest
 from mdprop.errors import ResultError
 from mdprop.report import write_report
 from mdprop.report.aggregate import aggregate, to_json
+from mdprop.report.confidence import intervals_json
+from mdprop.report.intervals import read_intervals
 from mdprop.report.terminal import terminal_table
 from mdprop.runs import Run
 from tests.report.synthetic import THREATS, make_rows, runs_of, write_curves, write_runs
 
-FILES = {"index.html", "metrics.json", "recall.csv", "robustness.csv", "table.csv", "training.csv"}
+TABLES = {"recall.csv", "robustness.csv", "table.csv", "training.csv"}
+FILES = {"index.html", "intervals.json", "metrics.json"} | TABLES
 
 
 def report(runs: Sequence[Run], out: str = "report") -> str:
@@ -33,9 +36,13 @@ def test_writes_everything_and_returns_the_table(folder: Path) -> None:
     write_runs(runs)
     text = report(runs)
     summary = aggregate(make_rows(seeds=(0, 1)))
-    assert text == terminal_table(summary, THREATS)
+    intervals = read_intervals(runs)
+    assert text == terminal_table(summary, THREATS, intervals=intervals)
     assert {p.name for p in (folder / "report").iterdir()} == FILES
     assert (folder / "report" / "metrics.json").read_text() == to_json(summary)
+    assert (folder / "report" / "intervals.json").read_text() == intervals_json(intervals)
+    page = (folder / "report" / "index.html").read_text()
+    assert "Recall@1 against standard" in page and "Recall@1 against at" in page
 
 
 def test_the_same_inputs_give_the_same_bytes(folder: Path) -> None:
@@ -63,5 +70,13 @@ def test_orphan_runs_change_nothing(folder: Path) -> None:
 def test_a_failure_writes_nothing(folder: Path) -> None:
     write_runs(runs_of(["standard", "at", "advprop"]))
     with pytest.raises(ResultError, match=r"mdprop/0/metrics\.json not found"):
+        report(runs_of())
+    assert not (folder / "report").exists()
+
+
+def test_a_run_without_queries_is_named_with_the_remedy(folder: Path) -> None:
+    write_runs(runs_of())
+    Run("at", 0).queries.unlink()
+    with pytest.raises(ResultError, match=r"runs/at/0/queries\.parquet not found: run `dvc repro`$"):
         report(runs_of())
     assert not (folder / "report").exists()

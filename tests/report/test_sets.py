@@ -52,8 +52,19 @@ def test_a_threat_without_a_result_is_no_set() -> None:
 def test_sets_without_a_known_attack_keep_their_names() -> None:
     assert titles({}, "clean", "single_target_middle", "worst_case") == [
         "clean",
-        "single target middle",
         "worst case",
+        "single target middle",
+    ]
+
+
+def test_the_worst_case_comes_right_after_clean() -> None:
+    threats = {"night": threat(), "day": threat(0.2)}
+    assert titles(threats, "other", "worst_case", "clean") == [
+        "clean",
+        "worst case",
+        "single-targeted ε 0.1",
+        "single-targeted ε 0.2",
+        "other",
     ]
 
 

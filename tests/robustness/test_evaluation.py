@@ -21,7 +21,7 @@ from mdprop.runs import Run
 
 IDS = np.array([10, 11, 12, 13, 14, 15])
 LABELS = np.array([0, 0, 1, 1, 2, 2])
-ATTACKED = ("moved", "moved_in_attack", "objective", "size", "zero_gradient", "broken_gradient")
+ATTACKED = ("moved", "moved_in_attack", "objective", "size", "outside", "zero_gradient", "broken_gradient")
 CLEAN = [0, 5, 40, 76, 81, 130]  # degrees
 
 
@@ -38,7 +38,7 @@ def write(
     if name not in ("clean", "gallery"):
         ids, labels = torch.from_numpy(IDS[rows]), torch.from_numpy(LABELS[rows])
         images, looked_at = torch.zeros(len(rows), 1, 2, 2), torch.full_like(ids, aims)[None]
-        numbers = (ids / 100, ids / 200, ids / 300)
+        numbers = (ids / 100, ids / 200, ids / 300, ids / 400)
         part = Attacked(ids, labels, images, *numbers, looked_at, ids == 10, ids == 0)
         write_adversarial(run.adversarial(branch, name), [part], {})
 
@@ -294,5 +294,5 @@ def test_queries_that_are_missing_or_damaged_are_one_line(run: Run, share: float
     run.queries.unlink()
     if share is not None:
         run.queries.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(DataError, match=r"queries\.parquet (does not exist|is truncated).* evaluate stage"):
+    with pytest.raises(ResultError, match=r"queries\.parquet .*run `dvc repro`"):
         read_queries(run.queries)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mdprop.robustness.score import RANGES, empirical_robustness_score, is_collapsed, spread
+from mdprop.attacks import Threat
+from mdprop.robustness.score import RANGES, empirical_robustness_score, is_collapsed, score_of, spread
 
 # RobRank's tables: CA+, CA-, QA+, QA-, TMA, ESD, ESR, LTM, GTM, GTT and the score.
 PUBLISHED = {
@@ -99,3 +100,21 @@ def test_the_flag_goes_up_at_a_distance_of_a_fifth() -> None:
 def test_one_image_has_no_spread() -> None:
     with pytest.raises(ValueError, match=r"^the spread of embeddings needs two images, not 1$"):
         is_collapsed([[1.0, 0.0]])
+
+
+def test_the_score_of_a_model_is_that_of_its_sets() -> None:
+    parts = dict(zip(RANGES, (10.0, 40.0, 12.0, 35.0, 0.5, 0.8, 11.0, 9.0, 15.0, 1.0), strict=True))
+    goals = ("ca_plus", "ca_minus", "qa_plus", "qa_minus", "tma", "es", "ltm", "gtm", "gtt")
+    threats = {f"my_{goal}": Threat(goal=goal, epsilon=0.1) for goal in goals}
+    metrics: dict[str, dict[str, float]] = {"clean": {"recall_at_1": 0.6}}
+    metrics |= {f"my_{name}": {"rank_percent": parts[name]} for name in goals[:4]}
+    metrics |= {f"my_{name}": {"recall_at_1": parts[name] / 100} for name in ("ltm", "gtm")}
+    metrics["my_tma"] = {"target_cosine": 0.5}
+    metrics["my_es"] = {"shift": 0.8, "recall_at_1": 0.11}
+    metrics["my_gtt"] = {"kept": 0.01}
+    found = score_of(metrics, threats)
+    assert found["empirical_robustness_score"] == pytest.approx(empirical_robustness_score(parts))
+    assert found["recall_at_1"] == 0.6
+    assert {name: found[name] for name in parts} == pytest.approx(parts)
+    del threats["my_gtt"]
+    assert score_of(metrics, threats) == {}

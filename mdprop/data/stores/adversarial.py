@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,7 @@ class Attacked(NamedTuple):
     objective: [B], what the attack reached of what it makes small.
     moved: [B], the distance of the embedding from the clean one, as the attack computed it.
     size: [B], the measured norm of the perturbation, as a share of epsilon; 0 where epsilon is 0.
+    outside: [B], how far pixels are beyond [0, 1].
     aims: [T, B], the ids of the images that each one looked at.
     zero_gradient, broken_gradient: [B], see `GradientLog`.
     """
@@ -38,6 +40,7 @@ class Attacked(NamedTuple):
     objective: Tensor
     moved: Tensor
     size: Tensor
+    outside: Tensor
     aims: Tensor
     zero_gradient: Tensor
     broken_gradient: Tensor
@@ -51,6 +54,7 @@ class Outcomes(NamedTuple):
     objective: NDArray[np.float32]
     moved: NDArray[np.float32]
     size: NDArray[np.float32]
+    outside: NDArray[np.float32]
     zero_gradient: NDArray[np.bool_]
     broken_gradient: NDArray[np.bool_]
 
@@ -58,9 +62,9 @@ class Outcomes(NamedTuple):
 def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: Mapping[str, object]) -> None:
     """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
 
-    Columns: id and label (int64), image (C·H·W float32), objective, moved and size (float32), aims (a list
-    of T int64), zero_gradient and broken_gradient (bool). The schema's metadata holds `settings` and the
-    images' shape as JSON, under "attack" and "shape".
+    Columns: id and label (int64), image (C·H·W float32), objective, moved, size and outside (float32),
+    aims (a list of T int64), zero_gradient and broken_gradient (bool). The schema's metadata holds
+    `settings` and the images' shape as JSON, under "attack" and "shape".
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +77,10 @@ def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: M
                 pa.FixedSizeListArray.from_arrays(
                     pa.array(part.images.contiguous().view(-1).numpy()), part.images[0].numel()
                 ),
-                *(pa.array(values.numpy()) for values in (part.objective, part.moved, part.size)),
+                *(
+                    pa.array(values.numpy())
+                    for values in (part.objective, part.moved, part.size, part.outside)
+                ),
                 pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
                 pa.array(part.zero_gradient.numpy()),
                 pa.array(part.broken_gradient.numpy()),
@@ -115,6 +122,11 @@ def read_outcomes(path: str | Path) -> Outcomes:
     return Outcomes(ids, aims.reshape(len(ids), len(aims) // len(ids)).T, *values)
 
 
+def image_components(path: str | Path) -> int:
+    """How many numbers an image of a set has: C·H·W."""
+    return math.prod(json.loads(_open(path).schema.metadata[b"shape"]))
+
+
 def attack_settings(path: str | Path) -> dict[str, object]:
     """How a set was made."""
     settings: dict[str, object] = json.loads(_open(path).schema.metadata[b"attack"])
@@ -128,6 +140,7 @@ _NAMES = [
     "objective",
     "moved",
     "size",
+    "outside",
     "aims",
     "zero_gradient",
     "broken_gradient",

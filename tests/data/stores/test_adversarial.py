@@ -24,7 +24,7 @@ SETTINGS = {"goal": "multi_target", "epsilon": 0.05, "units": "pixel", "steps": 
 def attacked(ids: torch.Tensor, labels: torch.Tensor, images: torch.Tensor) -> Attacked:
     """With an objective of a tenth of the id, looking at the two ids that follow."""
     aims = torch.stack([ids + 1, ids + 2])
-    numbers = (ids.float() / n for n in (10, 20, 30))
+    numbers = (ids.float() / n for n in (10, 20, 30, 40))
     return Attacked(ids, labels, images, *numbers, aims, ids > 102, ids < 101)
 
 
