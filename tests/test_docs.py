@@ -19,11 +19,17 @@ from markdown_it.token import Token
 from ruamel.yaml import YAML
 
 import mdprop
+from mdprop.attacks import GOALS, Threat
+from mdprop.attacks.optimizers import OPTIMIZERS
 from mdprop.config import load_params
+from mdprop.config.schema import EvaluateSettings
+from mdprop.data.stores.adversarial import Attacked, write_adversarial
 from mdprop.data.stores.embeddings import write_embeddings
 from mdprop.methods import METHODS
 from mdprop.models import build_model, export_network, load_model, save_model
-from mdprop.robustness.evaluation import evaluate_sets
+from mdprop.robustness.checks import CHECKS
+from mdprop.robustness.evaluation import evaluate_run
+from mdprop.runs import Run
 from tests.helpers import randomize_norms
 
 PROJECT = Path(__file__).parents[1]
@@ -176,7 +182,7 @@ def paths(text: str) -> list[str]:
     named += [words[words.index("--baseline") + 1] for words in commands(text) if "--baseline" in words]
     links = [str(t.attrs["href"]) for t in tokens(text) if t.type == "link_open"]
     here = Path(text).parent
-    named += [str(here / link) for link in links if not re.match(r"https?:|#", link)]
+    named += [str(here / link.split("#")[0]) for link in links if not re.match(r"https?:|#", link)]
     return sorted({name for name in named if not PLACEHOLDER.search(name)})
 
 
@@ -185,12 +191,19 @@ def test_paths_exist(path: str) -> None:
     assert (PROJECT / path).exists() or (PROJECT / "docs" / path).exists()
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_links_within_a_text_lead_to_a_heading(text: str) -> None:
-    links = [str(t.attrs["href"]) for t in tokens(text) if t.type == "link_open"]
+def slugs(text: str) -> set[str]:
+    """What links to the headings of a text are called."""
     headings = re.findall(r"^#+ (.+)$", read(text), re.MULTILINE)
-    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert {link[1:] for link in links if link.startswith("#")} <= slugs
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_links_lead_to_a_heading(text: str) -> None:
+    links = [str(t.attrs["href"]).split("#") for t in tokens(text) if t.type == "link_open"]
+    for path, *heading in links:
+        if heading and not path.startswith("http"):
+            target = text if not path else str((PROJECT / text).parent.joinpath(path).resolve())
+            assert heading[0] in slugs(str(target)), f"{path}#{heading[0]}"
 
 
 def stages(text: str) -> list[str]:
@@ -232,8 +245,8 @@ def test_environment_variables_are_those_of_the_code() -> None:
 
 
 def test_methods_are_described_as_they_are() -> None:
-    rows = table("docs/method.md", "method", "distributions (share)", "branches")
-    described = {name.strip("`"): (distributions, int(branches)) for name, distributions, branches in rows}
+    rows = table("docs/method.md", "method", "slices (share)", "branches")
+    described = {name.strip("`"): (slices, int(branches)) for name, slices, branches in rows}
     assert described == {
         method.name: (
             ", ".join(["clean", *(f"{d.name} ({d.share})" for d in method.adversarial)]),
@@ -243,12 +256,32 @@ def test_methods_are_described_as_they_are() -> None:
     }
 
 
+def test_every_goal_optimizer_and_check_is_described() -> None:
+    goals = [
+        row[0].split()[0]
+        for row in table("docs/robustness.md", "goal", "looks at", "makes small", "reported")
+    ]
+    assert goals == list(GOALS)
+    optimizers = [row[0].strip("`") for row in table("docs/robustness.md", "optimizer", "what it does")]
+    assert optimizers == list(OPTIMIZERS)
+    checks = table("docs/robustness.md", "check", "it needs", "it finds", "usual cause")
+    assert [row[0].strip("`") for row in checks] == list(CHECKS)
+
+
 def test_metrics_are_those_of_the_evaluation(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("clean", "single_target"):
+    run, rng, ids = Run("mdprop", 0, tmp_path), np.random.default_rng(0), np.arange(12)
+    for name in ("clean", "set"):
         points = rng.normal(size=(12, 5)).astype(np.float32)
-        write_embeddings(tmp_path / f"{name}.parquet", [(np.arange(12), np.arange(12) % 3, points)])
-    measured = evaluate_sets(tmp_path, ["single_target"], [2], seed=0)["single_target"]
+        write_embeddings(run.embeddings("clean", name), [(ids, ids % 3, points)])
+    numbers = (torch.from_numpy(ids / n) for n in (1, 2, 3, 4))
+    rows = torch.from_numpy(ids)
+    images = torch.zeros(12, 1, 2, 2)
+    part = Attacked(rows, rows % 3, images, *numbers, rows[None].roll(1), rows < 0, rows < 0)
+    write_adversarial(run.adversarial("clean", "set"), [part], {})
+    threats = {"set": Threat(goal="single_target", epsilon=0.1)}
+    settings = EvaluateSettings(ks=(1, 2), seed=0, exact_limit=100)
+    measured = evaluate_run(run, ["clean"], threats, settings)[0]["set"]
+    del measured["recall_at_1"], measured["recall_at_1_all_adversarial"]
     described = [row[0].strip("`") for row in table("docs/method.md", "metric", "definition", "better")]
     assert set(described) == {name.replace("recall_at_2", "recall_at_K") for name in measured}
 

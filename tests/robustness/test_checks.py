@@ -252,7 +252,11 @@ def test_a_collapsed_network() -> None:
 def test_every_finding_is_one_sentence_that_names_its_sets() -> None:
     findings = found(
         ("few", threat(), columns(4)),
-        ("many", threat(steps=100), columns(6, broken_gradient=True, zero_gradient=True, size=2, moved=0, outside=1)),
+        (
+            "many",
+            threat(steps=100),
+            columns(6, broken_gradient=True, zero_gradient=True, size=2, moved=0, outside=1),
+        ),
         ("square", threat(optimizer="square"), columns(2)),
         ("noise", threat(optimizer="noise"), columns(3)),
         ("large", threat(epsilon=0.6), columns(4)),

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mdprop import embedding
-from mdprop.data.loading import transforms
+from mdprop.data.loading import datasets, transforms
 from mdprop.data.loading.datasets import store_batches
 from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.data.stores.images import Batch, ImageStore
@@ -29,7 +28,7 @@ def store(tmp_path: Path) -> ImageStore:
 def test_all_images_of_a_store_in_order(
     store: ImageStore, monkeypatch: pytest.MonkeyPatch, size: int, sizes: list[int]
 ) -> None:
-    monkeypatch.setattr(embedding, "BATCH_SIZE", size)
+    monkeypatch.setattr(datasets, "BATCH_SIZE", size)
     batches = list(store_batches(store, TRANSFORM))
     assert [len(ids) for ids, _, _ in batches] == sizes
     ids, labels, images = (torch.cat(column) for column in zip(*batches, strict=True))
@@ -41,7 +40,7 @@ def test_all_images_of_a_store_in_order(
 
 
 def test_the_batches_of_some_turns(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "BATCH_SIZE", 5)
+    monkeypatch.setattr(datasets, "BATCH_SIZE", 5)
     batches = list(store_batches(store, TRANSFORM, slice(0, None, 2)))
     assert [ids.tolist() for ids, _, _ in batches] == [[100, 101, 102, 103, 104], [110, 111]]
 
@@ -65,7 +64,7 @@ def test_the_size_of_a_batch_does_not_matter(
 ) -> None:
     results = []
     for size in (5, 64):
-        monkeypatch.setattr(embedding, "BATCH_SIZE", size)
+        monkeypatch.setattr(datasets, "BATCH_SIZE", size)
         extract_embeddings(
             small_embedder(), store_batches(store, TRANSFORM), tmp_path / f"{size}.parquet", CPU
         )
