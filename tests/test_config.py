@@ -335,7 +335,7 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     radii = [params.attack.threat(part).epsilon for part in method.adversarial]
     assert radii == pytest.approx([4 / 255, params.attack.epsilon])
     assert params.method("mdprop") is METHODS["mdprop"]
-    with pytest.raises(ParameterError, match=r"^unknown method 'x'; known: .*mdprop_unadv, .*mine):
+    with pytest.raises(ParameterError, match=r"^unknown method 'x'; known: .*mdprop_unadv, .*mine"):
         params.method("x")
 
 
