@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -45,6 +46,22 @@ def batchnorms(module: nn.Module) -> Iterator[tuple[_BatchNorm, bool]]:
     for norm in module.modules():
         if isinstance(norm, _BatchNorm):
             yield norm, norm not in auxiliary
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of `module` asks for a gradient meanwhile: autograd keeps less for those of images.
+
+    For attacks: a tenth of one on a ResNet-50 on a CPU.
+    """
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:

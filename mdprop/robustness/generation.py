@@ -21,6 +21,7 @@ from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
 from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
+from mdprop.models.parts import frozen
 from mdprop.parallel.exchange import turns
 from mdprop.runtime.memory import trimmed
 
@@ -79,8 +80,10 @@ class Adversary:
             ids = self.store.ids[members]
             objective = self._objective(threat, torch.from_numpy(members), looked_at)
             log = GradientLog(clean)
-            attempts = (self._attempt(threat, objective, clean, ids, r, log) for r in range(threat.restarts))
-            images, reached = best_of(objective, attempts)
+            with frozen(self.model):
+                restarts = range(threat.restarts)
+                attempts = (self._attempt(threat, objective, clean, ids, r, log) for r in restarts)
+                images, reached = best_of(objective, attempts)
             yield Attacked(
                 torch.from_numpy(ids),
                 self._labels[members],

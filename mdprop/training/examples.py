@@ -16,6 +16,7 @@ from mdprop.config.attacks import AttackSettings
 from mdprop.layers import route
 from mdprop.methods import Slice
 from mdprop.models import Embedder
+from mdprop.models.parts import frozen
 from mdprop.parallel.exchange import widest
 from mdprop.parallel.rows import BatchRows
 
@@ -54,7 +55,7 @@ def make_examples(
             ]
         )
 
-    with route(model, rows.attacked_routes):
+    with route(model, rows.attacked_routes), frozen(model):
         if not attack.shared_forward:
             with torch.no_grad():
                 objective(sources)

@@ -6,6 +6,8 @@ from torch import nn
 
 from mdprop.layers import multi_batchnorms
 from mdprop.models import Embedder, build_model, parameter_groups
+from mdprop.models.parts import frozen
+from tests.helpers import small_embedder
 
 BRANCHES = ("clean", "single_target", "multi_target")
 HEADS = {
@@ -73,3 +75,14 @@ def test_groups_are_what_an_optimiser_moves() -> None:
     optimiser.step()
     moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"network.fc.weight", "network.fc.bias"}
+
+
+def test_frozen_weights_learn_again_afterwards() -> None:
+    model = small_embedder(("clean", "single_target"))
+    model.network.fc.bias.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    with pytest.raises(RuntimeError, match="stop"), frozen(model):
+        assert not any(p.requires_grad for p in model.parameters())
+        raise RuntimeError("stop")
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    assert not all(before.values())
