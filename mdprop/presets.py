@@ -83,6 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _dump(content: Mapping[str, Any]) -> str:
     yaml = YAML()
     yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(
         type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
     )

@@ -22,6 +22,8 @@ from mdprop.regression import (
 from mdprop.report.aggregate import aggregate
 from tests.report.synthetic import METHODS, THREATS, make_rows
 
+SETS = ("clean", "worst_case", *THREATS)
+
 
 def make_metrics() -> dict[str, Any]:
     return copy.deepcopy(aggregate(make_rows()))
@@ -41,7 +43,7 @@ def test_update_records_recall_at_1_of_every_method_and_set() -> None:
         (method, name): list(metrics)
         for method, sets in baseline["metrics"].items()
         for name, metrics in sets.items()
-    } == {(method, name): ["recall_at_1"] for method in METHODS for name in ("clean", *THREATS)}
+    } == {(method, name): ["recall_at_1"] for method in METHODS for name in SETS}
 
 
 def test_a_fresh_baseline_passes() -> None:
@@ -142,7 +144,7 @@ def test_each_missing_level_fails_for_all_below(depth: int) -> None:
         below = below[key]
     del below[path[-1]]
     drops = check(metrics, baseline)
-    assert len(drops) == (len(THREATS) + 1 if depth == 1 else 1)
+    assert len(drops) == (len(SETS) if depth == 1 else 1)
     assert all(drop.metric.startswith(".".join(path)) and drop.value is None for drop in drops)
 
 

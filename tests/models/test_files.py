@@ -26,7 +26,7 @@ def trained(backbone: str = "conv4", branches: tuple[str, ...] = BRANCHES, **opt
 
 
 def save(model: Embedder, folder: Path, backbone: str = "conv4", **details: Any) -> Path:
-    save_model(model, folder, backbone=backbone, embedding_dim=5, **details)
+    save_model(model, folder, backbone=backbone, embedding_dim=5, details=details)
     return folder
 
 
@@ -165,7 +165,7 @@ def test_a_failure_to_write_keeps_the_old_model(tmp_path: Path, monkeypatch: pyt
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     model = trained(branches=("clean",))
     with pytest.raises(TypeError, match="not JSON serializable"):
-        save(model, tmp_path, details=object())
+        save(model, tmp_path, unknown=object())
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
