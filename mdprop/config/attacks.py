@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from mdprop.attacks.goals import ProtocolName, get_goal
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN, parse_branch
-from mdprop.methods import Slice
+from mdprop.methods import Name, Slice
 from mdprop.runs import CHECKS, GALLERY, SCORE, WORST_CASE
 from mdprop.settings import NonNegative, Positive, Radius, Section, Seed, Share, Units
 
@@ -59,7 +59,6 @@ COMPATIBILITY = {
     "authors": {"units": "normalized", "clip": "batch", "target_kind": "any", "batchnorm_start": "reset"},
 }
 
-SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _SHARED = set(Threat.model_fields) - {"goal"}
 
 
@@ -83,7 +82,7 @@ class AdversarySettings(Section):
     start_noise: Radius | None
     optimizer: Literal["pgd", "apgd", "square", "noise"]
     protocol: ProtocolName
-    sets: dict[SetName, Threat]
+    sets: dict[Name, Threat]
 
     @model_validator(mode="before")
     @classmethod

@@ -11,11 +11,10 @@ from mdprop.config.attacks import AdversarySettings, AttackSettings
 from mdprop.data.readers import DatasetSettings
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import ParameterError
-from mdprop.methods import METHODS, Method, Slice
+from mdprop.methods import METHODS, Method, Name, Slice
 from mdprop.settings import NonNegative, Positive, Section, Seed, Share
 
 LearningRate = Annotated[float, Field(ge=0)]
-MethodName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class Methods(Section):
@@ -111,7 +110,7 @@ class Params(Section):
 
     seeds: tuple[Seed, ...] = Field(strict=False, min_length=1)
     methods: Methods
-    recipes: dict[MethodName, Annotated[tuple[Slice, ...], Field(strict=False)] | None]
+    recipes: dict[Name, Annotated[tuple[Slice, ...], Field(strict=False)] | None]
     dataset: DatasetChoice
     datasets: dict[str, DatasetSettings]
     model: ModelSettings
