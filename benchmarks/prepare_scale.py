@@ -63,7 +63,7 @@ def measure(folder: str) -> tuple[float, float]:
         std=(0.25, 0.25, 0.25),
     )
     start = time.perf_counter()
-    prepare("sop", settings, Path(folder) / "out")
+    prepare("sop", settings, Path(folder) / "out", duplicates="allow")
     seconds = time.perf_counter() - start
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         spectral_decay,
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "attacks": ("choose_targets", "feature_attack"),

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 CLEAN = "clean"
 """The branch of clean images, and the set of clean test images."""
 
+ALL = "all"
+"""In place of a branch: an attack on every branch of a network at once."""
+
 _NAME = "[A-Za-z0-9_-]+"
 _FORM = re.compile(rf"({_NAME})(?:\+([1-9][0-9]?)%({_NAME}))?")
 

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 EXIT_CODE = 2
+LONGEST_LIST = 1900
+"""Characters of a list of problems."""
 
 
 class MDPropError(Exception):
-    """A mistake that the user can mend; its text is one line."""
+    """A mistake that the user can mend; its text is one line, of `ParameterErrors` one for each."""
 
 
 class ParameterError(MDPropError):
     """A value in params.yaml, an option or an environment variable."""
+
+
+class ParameterErrors(ParameterError):
+    """Several values in one file: a line that says how many, and a line for each."""
+
+    def __init__(self, file: str, problems: Sequence[str]) -> None:
+        lines = [f"{file} has {len(problems)} problems:"]
+        for number, problem in enumerate(map(one_line, problems)):
+            if sum(map(len, lines)) + len(problem) > LONGEST_LIST:
+                lines.append(f"... and {len(problems) - number} more")
+                break
+            lines.append(problem)
+        super().__init__("\n".join(lines))
 
 
 class DataError(MDPropError):
@@ -33,20 +51,75 @@ class ResultError(MDPropError):
     """Metrics that are missing, or that dropped below their baseline."""
 
 
+class DiskError(MDPropError):
+    """A file that cannot be written: its disk is full, read-only or broken, or it is not ours."""
+
+
+_IN_THE_WAY = "move away what is in its place"
+_DISK_TROUBLE = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space there, or have the quota raised",
+    errno.EFBIG: "have the limit on the size of files raised (ulimit -f)",
+    errno.EROFS: "have it mounted for writing, or work elsewhere",
+    errno.EACCES: "mend its permissions, or work elsewhere",
+    errno.EPERM: "mend its permissions, or work elsewhere",
+    errno.EIO: "see what is wrong with the disk",
+    errno.ESTALE: "see what is wrong with the network's disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY,
+}
+
+
+def disk_error(error: OSError, path: object = None) -> DiskError | None:
+    """In one line, what kept `path`, or else the file that the error names, from being written.
+
+    None where that is no trouble of a disk.
+    """
+    remedy = _DISK_TROUBLE.get(error.errno or 0)
+    if remedy is None:
+        return None
+    named = path or error.filename or "a file"
+    return DiskError(f"{named} cannot be written ({os.strerror(error.errno or 0)}): {remedy}, then run again")
+
+
+def mistake_in(error: BaseException) -> MDPropError | None:
+    """What the user can mend: the error itself, or the trouble of a disk that it came from."""
+    if isinstance(error, MDPropError):
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and (trouble := disk_error(cause)):
+            return trouble
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
 def one_line(text: object) -> str:
     """Fold a message of several lines into one."""
     return " ".join(str(text).split())
 
 
+def say(mistake: MDPropError) -> None:
+    """Print it on standard error, where that can be written to."""
+    lines = str(mistake).splitlines() if isinstance(mistake, ParameterErrors) else [one_line(mistake)]
+    with contextlib.suppress(OSError):
+        print("\n".join(f"error: {line}" for line in lines), file=sys.stderr, flush=True)
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn an `MDPropError` into one line on standard error and exit code 2."""
+    """Turn what `mistake_in` finds into one line on standard error and exit code 2."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except MDPropError as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+        except Exception as error:
+            mistake = mistake_in(error)
+            if mistake is None:
+                raise
+            say(mistake)
             raise SystemExit(EXIT_CODE) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -5,33 +5,27 @@ A method is data. The known ones are `METHODS`; `recipes` in params.yaml holds o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import BeforeValidator, PlainSerializer, field_validator, model_validator
 
 from mdprop.attacks.goals import GOALS, get_goal
-from mdprop.branches import CLEAN
+from mdprop.branches import ALL, CLEAN
 from mdprop.errors import ParameterError
-from mdprop.settings import Positive, Radius, Section
+from mdprop.settings import Name, Radius, Refused, Section, Targets, fraction
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-
-
-def _fraction(value: Any) -> Any:
-    """1/2 and 0.5 as a fraction; anything else as it is, for the next check."""
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError("a share such as 1/2 or 0.5 is needed") from None
-    return value
+_SHARE = (Fraction(1, 1000), Fraction(1))
 
 
-_Share = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str), Field(gt=0, le=1)]
+def _share(value: Any) -> Fraction:
+    share = value if isinstance(value, Fraction) else fraction(value)
+    if share is None or not _SHARE[0] <= share <= _SHARE[1]:
+        raise ValueError("a share from 0.001 to 1, such as 1/2 or 0.5, is needed")
+    return share
 
 
 class Slice(Section):
@@ -45,13 +39,11 @@ class Slice(Section):
     """
 
     goal: str | None
-    share: Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str), Field(gt=0, le=1)] = (
-        Fraction(1)
-    )
+    share: Annotated[Fraction, BeforeValidator(_share), PlainSerializer(str)] = Fraction(1)
     branch: Name
     name: Name
     epsilon: Radius | None = None
-    targets: Positive | None = None
+    targets: Targets | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -73,11 +65,16 @@ class Slice(Section):
             raise ValueError("compares with a whole gallery, which a batch has not; use it in adversary.sets")
         return goal
 
-    @model_validator(mode="after")
-    def _targets_are_used(self) -> Slice:
+    @field_validator("branch")
+    @classmethod
+    def _free(cls, branch: str) -> str:
+        if branch == ALL:
+            raise ValueError("stands for every branch in adversary.sets; give this one another name")
+        return branch
+
+    def problems(self) -> Iterator[Refused]:
         if self.targets is not None and self.goal is not None and not get_goal(self.goal).many:
-            raise ValueError(f"targets = {self.targets}: goal {self.goal} looks at one image; leave it out")
-        return self
+            yield Refused("targets", f"goal {self.goal} looks at one image; leave it out")
 
 
 @dataclass(frozen=True)

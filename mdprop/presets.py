@@ -61,7 +61,7 @@ def apply_presets(params: Path, presets: Mapping[str, Preset], names: Sequence[s
         try:
             load_params(partial)
         except ParameterError as error:
-            problem = str(error).removeprefix(f"{partial}: ")
+            problem = str(error).removeprefix(f"{partial}: ").removeprefix(f"{partial} ")
             raise ParameterError(f"{params} with preset {', '.join(names)}: {problem}") from None
     return list(dict.fromkeys(changed))
 

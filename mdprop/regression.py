@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -91,6 +92,23 @@ def update(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None = None
     if not result["metrics"]:
         raise ResultError(f"metrics: nothing matches {', '.join(result['tolerance'])}: run `dvc repro` first")
     return result
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """A report's metrics. Raises `ResultError`, one line, where the file is missing or malformed.
+
+    What is missing in it, null or not finite is for `check` to say.
+    """
+    metrics = read_json(path, "run `dvc repro`")
+    for name, leaf in _leaves(metrics):
+        mean = leaf.get("mean") if isinstance(leaf, Mapping) and name.count(".") >= 2 else leaf
+        is_number = isinstance(mean, (int, float)) and not isinstance(mean, bool)
+        if mean is leaf or not (mean is None or is_number):
+            shown = textwrap.shorten(repr(leaf), 60, placeholder=" ...")
+            raise ResultError(
+                f'{path}: {name} = {shown} must be method.set.metric and {{"mean": number}}: run `dvc repro`'
+            )
+    return metrics
 
 
 def read_baseline(path: Path, *, patterns_only: bool = False) -> dict[str, Any]:

@@ -27,26 +27,28 @@ def attack(
     p, run = load_params(params), Run(method, seed)
 
     from mdprop.data.loading.transforms import test_transform
-    from mdprop.data.stores.adversarial import write_adversarial
     from mdprop.data.stores.images import ImageStore
-    from mdprop.models import load_model
-    from mdprop.parallel.exchange import write_in_order
-    from mdprop.robustness.generation import Adversary
-    from mdprop.runtime.hardware import device
+    from mdprop.parallel.parts import Parts
+    from mdprop.parallel.resume import kept
+    from mdprop.robustness.sets import attacked_model, attacks_on_itself, make_sets
     from mdprop.runtime.memory import keep_memory
-    from mdprop.runtime.progress import track
+    from mdprop.runtime.state import computed_from
 
     keep_memory()
+    adversary, data = p.adversary, p.active_dataset
+    plan = attacks_on_itself(run, run.answering(adversary.branches), adversary.sets)
     store = ImageStore(Path("data/prepared") / p.dataset.name / "test.arrow")
-    transform = test_transform(p.active_dataset.resize, p.active_dataset.image_size)
-    threats, queries = p.adversary.sets, p.adversary.queries
-    for branch in run.answering(p.adversary.branches):
-        model = load_model(run.folder, device(), branch)
-        adversary = Adversary(model, store, transform, threats, queries, p.adversary.seed)
-        for name in track(threats, f"attacking {method} {seed} through {branch}, sets"):
-            settings = {**threats[name].model_dump(), "branch": branch, "seed": p.adversary.seed}
-            write = partial(write_adversarial, run.adversarial(branch, name), settings=settings)
-            write_in_order(write, adversary.attack(name))
+    transform = test_transform(data.resize, data.image_size)
+    key = {
+        "parameters": {
+            "adversary": adversary.model_dump(mode="json"),
+            "images": data.model_dump(mode="json"),
+        },
+        **computed_from(run.folder / "model.json", store.file),
+    }
+    with kept(f"attack-{method}-{seed}", key) as state:
+        load = partial(attacked_model, run)
+        make_sets(run, plan, load, store, transform, adversary, Parts(state))
 
 
 if __name__ == "__main__":

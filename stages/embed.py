@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,30 +26,45 @@ def embed(
     p, run = load_params(params), Run(method, seed)
 
     from mdprop.branches import CLEAN
-    from mdprop.data.loading.datasets import store_batches
     from mdprop.data.loading.transforms import test_transform
-    from mdprop.data.stores.adversarial import read_adversarial
-    from mdprop.data.stores.images import ImageStore
     from mdprop.models import load_model
-    from mdprop.parallel.exchange import turns
-    from mdprop.robustness.embedding import extract_embeddings
-    from mdprop.runs import GALLERY
+    from mdprop.parallel.parts import Parts
+    from mdprop.parallel.resume import kept
+    from mdprop.robustness.embedding import (
+        clean_stores,
+        corrupted_batches,
+        embed_sets,
+        input_batches,
+    )
     from mdprop.runtime.hardware import device
     from mdprop.runtime.memory import keep_memory
-    from mdprop.runtime.progress import track
+    from mdprop.runtime.state import computed_from
 
     keep_memory()
-    data = Path("data/prepared") / p.dataset.name
+    stores = clean_stores(Path("data/prepared") / p.dataset.name)
     transform = test_transform(p.active_dataset.resize, p.active_dataset.image_size)
-    stores = {CLEAN: data / "test.arrow", GALLERY: data / "gallery.arrow"}
-    if not stores[GALLERY].exists():
-        del stores[GALLERY]
-    for branch in run.answering(p.adversary.branches):
-        model = load_model(run.folder, device(), branch)
-        sets = {name: store_batches(ImageStore(file), transform, turns()) for name, file in stores.items()}
-        sets |= {n: read_adversarial(run.adversarial(branch, n), turns()) for n in p.adversary.sets}
-        for name, batches in track(sets.items(), f"embedding {method} {seed} through {branch}, sets"):
-            extract_embeddings(model, batches, run.embeddings(branch, name), device())
+    threats = run.met(p.adversary.sets)
+    branches = run.answering(p.adversary.branches)
+    attacked = [run.attacked(b, n, t) for b in branches for n, t in threats.items()]
+    key = {
+        "parameters": {
+            name: getattr(p, name).model_dump(mode="json") for name in ("adversary", "corruptions")
+        }
+        | {"images": p.active_dataset.model_dump(mode="json")},
+        **computed_from(run.folder / "model.json", *(store.file for store in stores.values()), *attacked),
+    }
+    with kept(f"embed-{method}-{seed}", key) as state:
+        for branch in branches:
+            model = load_model(run.folder, device(), branch)
+
+            def sets(own: slice | None = None, branch: str = branch) -> Any:
+                found = input_batches(run, branch, stores, transform, threats, own)
+                corrupted = p.corruptions.sets, p.adversary.seed, own
+                return found | corrupted_batches(run, branch, stores[CLEAN], transform, threats, *corrupted)
+
+            files = {name: run.embeddings(branch, name) for name in sets()}
+            shown = f"embedding {run} through {branch}, sets"
+            embed_sets(model, sets, files, device(), Parts(state), shown)
 
 
 if __name__ == "__main__":

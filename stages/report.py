@@ -19,14 +19,15 @@ def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path(
 
     p = load_params(params)
 
-    from mdprop.files import read_json
+    from mdprop.data.audit import notes
+    from mdprop.files import read_sealed_json
     from mdprop.report import write_report
 
     remedy = "run `dvc repro`"
     data = p.active_dataset
     runs = [Run(method, seed) for method in p.methods.all for seed in p.seeds]
-    manifest = read_json(Path("data/prepared") / p.dataset.name / "manifest.json", remedy)
-    model = read_json(runs[0].folder / "model.json", remedy)
+    manifest = read_sealed_json(Path("data/prepared") / p.dataset.name / "manifest.json", remedy)
+    model = read_sealed_json(runs[0].folder / "model.json", remedy)
     settings = p.model_dump(exclude={"datasets", "methods", "recipes"}, exclude_unset=True)
     settings["dataset"] |= {**data.model_dump(exclude_unset=True), "images": manifest["splits"]}
     settings["recipes"] = {
@@ -44,6 +45,7 @@ def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path(
         channel_std=data.std,
         settings=settings,
         provenance=model["provenance"],
+        notes=notes(manifest),
     )
     print(table)
 

@@ -27,36 +27,41 @@ def train(
     chosen = p.method(method)
 
     from mdprop.models import save_model
+    from mdprop.parallel.resume import kept
     from mdprop.runtime.hardware import is_main
     from mdprop.runtime.memory import keep_memory
     from mdprop.runtime.provenance import provenance
-    from mdprop.training import train_run
+    from mdprop.training import identity, train_run
 
     keep_memory()
-    model = train_run(
-        chosen,
-        seed,
-        Path("data/prepared") / p.dataset.name,
-        run.live,
-        images=p.active_dataset,
-        model=p.model,
-        loss=p.loss,
-        settings=p.train,
-        attack=p.attack if chosen.adversarial else None,
-    )
-    if is_main():
-        save_model(
-            model,
-            run.folder,
-            backbone=p.model.backbone,
-            embedding_dim=p.model.embedding_dim,
-            details={
-                "method": method,
-                "seed": seed,
-                "parameters": p.read_by_training(chosen),
-                "provenance": provenance(),
-            },
+    data, parameters = Path("data/prepared") / p.dataset.name, p.read_by_training(chosen)
+    key = identity(chosen, seed, data, model=p.model, parameters=parameters)
+    with kept(f"train-{method}-{seed}", key) as state:
+        model = train_run(
+            chosen,
+            seed,
+            data,
+            run.live,
+            images=p.active_dataset,
+            model=p.model,
+            loss=p.loss,
+            settings=p.train,
+            attack=p.attack if chosen.adversarial else None,
+            state=state,
         )
+        if is_main():
+            save_model(
+                model,
+                run.folder,
+                backbone=p.model.backbone,
+                embedding_dim=p.model.embedding_dim,
+                details={
+                    "method": method,
+                    "seed": seed,
+                    "parameters": parameters,
+                    "provenance": provenance(),
+                },
+            )
 
 
 if __name__ == "__main__":

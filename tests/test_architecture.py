@@ -19,6 +19,7 @@ STAGES = sorted(path for path in (PROJECT / "stages").glob("*.py") if path.stem 
 # A module imports from lower levels, and from its own package, only.
 LEVELS = {
     "errors": 0,
+    "seals": 0,
     "arrays": 1,
     "branches": 1,
     "files": 1,
@@ -26,6 +27,7 @@ LEVELS = {
     "runtime": 2,
     "statistics": 2,
     "attacks": 3,
+    "corruptions": 3,
     "layers": 3,
     "losses": 3,
     "metrics": 3,
@@ -39,6 +41,7 @@ LEVELS = {
     "report": 9,
     "robustness": 9,
     "training": 9,
+    "preflight": 10,
     "regression": 10,
     "cli": 11,
     "__main__": 12,

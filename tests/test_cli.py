@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -11,9 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from mdprop.cli import main
+from mdprop.files import sealed_json
 from mdprop.report.aggregate import aggregate, to_json
 from mdprop.report.confidence import Comparison, Intervals, intervals_json
 from mdprop.statistics import Interval
+from tests.helpers import small_store
 from tests.report.synthetic import make_rows
 
 PROJECT = Path(__file__).parents[1]
@@ -91,7 +94,7 @@ def test_table_shows_the_intervals_beside_the_metrics(
     text = capsys.readouterr().out
     assert text.count("75–84") == 1
     assert text.partition("Recall@1 in %")[0].count("*") == 1
-    path.write_text("{}")
+    path.write_text(sealed_json({}))
     assert run(monkeypatch, "table") == 2
     assert (
         "intervals.json does not hold the intervals of a report: run `dvc repro`" in capsys.readouterr().err
@@ -205,3 +208,19 @@ def test_export_translates_its_arguments(
     assert run(monkeypatch, "export", "runs/mdprop/0/model", "net.pth", *option) == 0
     assert calls == [(Path("runs/mdprop/0/model"), Path("net.pth"), branch)]
     assert capsys.readouterr().out == "wrote net.pth\n"
+
+
+def test_duplicates_lists_what_looks_alike(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imagehash")
+    for seed, split in enumerate(("train", "test")):
+        small_store(project / "prepared" / f"{split}.arrow", classes=2, images=1, seed=seed)
+    assert run(monkeypatch, "duplicates", "prepared", "--distance", "16") == 0
+    *pairs, last = capsys.readouterr().out.splitlines()
+    assert last == f"{len(pairs)} pair(s) across splits and 0 within one, of 16 bits or fewer"
+    assert all(re.fullmatch(r"\d/0.png \(train\) ~ \d/0.png \(test\), \d+ bits", pair) for pair in pairs)
+    assert pairs
+    assert run(monkeypatch, "duplicates", "prepared", "--distance", "40") == 2
+    assert run(monkeypatch, "duplicates", "gone") == 2
+    assert capsys.readouterr().err.count("error: ") == 2

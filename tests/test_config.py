@@ -15,7 +15,8 @@ from mdprop.methods import METHODS
 
 PROJECT = Path(__file__).parents[1]
 yaml = YAML(typ="safe")
-DATASETS = list(yaml.load((PROJECT / "params.yaml").read_text())["datasets"])
+DATASETS = yaml.load((PROJECT / "params.yaml").read_text())["datasets"]
+GLYPHS = DATASETS["glyphs"]
 
 MISSING = object()
 
@@ -57,7 +58,7 @@ def test_the_projects_parameters_load() -> None:
     assert dumped == plain
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", list(DATASETS))
 def test_every_data_set_can_be_chosen(tmp_path: Path, name: str) -> None:
     params = load_changed(tmp_path, {"dataset.name": name})
     assert params.active_dataset.channels == len(params.active_dataset.mean)
@@ -69,7 +70,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"trian": {}, "train": MISSING},
         "unknown key 'trian'; allowed here: seeds, methods, recipes, dataset, datasets, model, loss, train, "
-        "attack, adversary, evaluate",
+        "attack, adversary, corruptions, evaluate",
     ),
     (
         {"train.epoch": 3, "train.epochs": MISSING},
@@ -100,40 +101,59 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"datasets.folder.root": MISSING}, "key 'datasets.folder.root' is missing: add it"),
     ({"datasets.folder.reader": MISSING}, "key 'datasets.folder.reader' is missing: add it"),
     # a wrong type
-    ({"train.epochs": "many"}, "train.epochs = 'many': input should be a valid integer"),
-    ({"train.epochs": 2.5}, "train.epochs = 2.5: input should be a valid integer"),
-    ({"train.epochs": True}, "train.epochs = True: input should be a valid integer"),
-    ({"train.learning_rate": "1e-5"}, "train.learning_rate = '1e-5': input should be a valid number"),
-    ({"datasets.glyphs.flip": "yes"}, "datasets.glyphs.flip = 'yes': input should be a valid boolean"),
-    ({"datasets.glyphs.mean": 0.5}, "datasets.glyphs.mean = 0.5: input should be a list"),
-    ({"methods.clean": "standard"}, "methods.clean = 'standard': input should be a list"),
-    ({"train": 5}, "train = 5: input should be a valid dictionary"),
+    ({"train.epochs": "many"}, "train.epochs = 'many': a whole number from 1 to 100000 is needed"),
+    ({"train.epochs": 2.5}, "train.epochs = 2.5: a whole number from 1 to 100000 is needed"),
+    ({"train.epochs": True}, "train.epochs = true: a whole number from 1 to 100000 is needed"),
+    ({"train.learning_rate": "1e-5"}, "train.learning_rate = '1e-5': a number from 1e-12 to 1000 is needed"),
+    ({"datasets.glyphs.flip": "yes"}, "datasets.glyphs.flip = 'yes': true or false is needed"),
+    ({"datasets.glyphs.mean": 0.5}, "datasets.glyphs.mean = 0.5: a list is needed, such as [a, b]"),
+    ({"methods.clean": "standard"}, "methods.clean = 'standard': a list is needed, such as [a, b]"),
+    ({"train": 5}, "train = 5: keys with values are needed"),
     # a value that is not allowed
-    ({"train.epochs": 0}, "train.epochs = 0: input should be greater than or equal to 1"),
-    ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0: input should be greater than 0"),
-    ({"train.learning_rate": float("nan")}, "train.learning_rate = nan: input should be a finite number"),
-    ({"attack.epsilon": float("inf")}, "attack.epsilon = inf: input should be a finite number"),
-    ({"train.schedule": "cosine"}, "train.schedule = 'cosine': input should be 'one_cycle' or 'constant'"),
-    ({"attack.units": "pixels"}, "attack.units = 'pixels': input should be 'pixel' or 'normalized'"),
-    ({"attack.target_kind": "same_class"}, "input should be 'other_class' or 'any'"),
-    ({"attack.compatibility": "theirs"}, "input should be 'mdprop' or 'authors'"),
-    ({"attack.clip": "none"}, "attack.clip = 'none': input should be 'valid' or 'batch'"),
-    ({"dataset.train_fraction": 0}, "dataset.train_fraction = 0: input should be greater than 0"),
-    ({"dataset.train_fraction": 1.5}, "input should be less than or equal to 1"),
-    ({"dataset.fraction_of": "rows"}, "input should be 'images' or 'classes'"),
+    ({"train.epochs": 0}, "train.epochs = 0: a whole number from 1 to 100000 is needed"),
+    ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0: a number from 1e-12 to 1000 is needed"),
+    (
+        {"train.learning_rate": float("nan")},
+        "train.learning_rate = nan: a number from 1e-12 to 1000 is needed",
+    ),
+    (
+        {"attack.epsilon": float("inf")},
+        "attack.epsilon = inf: a number from 0 to 10000, such as 4/255, is needed",
+    ),
+    ({"train.schedule": "cosine"}, "train.schedule = 'cosine': one_cycle or constant is needed"),
+    ({"attack.units": "pixels"}, "attack.units = 'pixels': pixel or normalized is needed"),
+    ({"attack.target_kind": "same_class"}, "attack.target_kind = 'same_class': other_class or any is needed"),
+    ({"attack.compatibility": "theirs"}, "attack.compatibility = 'theirs': mdprop or authors is needed"),
+    ({"attack.clip": "none"}, "attack.clip = 'none': valid or batch is needed"),
+    ({"dataset.train_fraction": 0}, "dataset.train_fraction = 0: a number from 0.0001 to 1 is needed"),
+    ({"dataset.train_fraction": 1.5}, "dataset.train_fraction = 1.5: a number from 0.0001 to 1 is needed"),
+    ({"dataset.fraction_of": "rows"}, "dataset.fraction_of = 'rows': images or classes is needed"),
     (
         {"train.learning_rates.head": -1.0},
-        "train.learning_rates.head = -1.0: input should be greater than or",
+        "train.learning_rates.head = -1.0: a number from 0 to 1000 is needed",
     ),
-    ({"model.freeze_batchnorm": True}, "model.freeze_batchnorm = True: input should be 'none', 'clean' or"),
-    ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: input should be less than or equal to 1"),
+    ({"model.freeze_batchnorm": True}, "model.freeze_batchnorm = true: none, clean or all is needed"),
+    ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: a number from 0.0001 to 1 is needed"),
     # attacks
     (
         {"adversary.sets.strong": 0.1},
-        "adversary: sets.strong = 0.1: a set is {goal: ..., epsilon: ...}; up to 0.1 it was a radius",
+        "adversary.sets.strong = 0.1: a set is {goal: ..., epsilon: ...}; up to 0.1 it was a radius",
     ),
+    (
+        {"corruptions.kinds": ["rain"]},
+        "corruptions.kinds = ['rain']: unknown kind 'rain'; known: gaussian_noise",
+    ),
+    ({"corruptions.severities": [0]}, "corruptions.severities.0 = 0: "),
+    (
+        {"corruptions.kinds": ["fog"], "adversary.sets.fog_3": {"goal": "untargeted"}},
+        "adversary.sets.fog_3: a corruption is called so; give the set another name",
+    ),
+    ({"adversary.sets.corruptions": {"goal": "untargeted"}}, "'corruptions' is taken: give the set another"),
     ({"adversary.sets.strong": {"epsilon": 0.1}}, "key 'adversary.sets.strong.goal' is missing: add it"),
-    ({"adversary.epsilon": "8/x"}, "adversary.epsilon = '8/x': a number or a fraction such as 4/255 is"),
+    (
+        {"adversary.epsilon": "8/x"},
+        "adversary.epsilon = '8/x': a number from 0 to 10000, such as 4/255, is needed",
+    ),
     (
         {"adversary.sets.strong": {"goal": "away", "epsilon": 0.1}},
         "adversary.sets.strong.goal = 'away': unknown goal; known: single_target, multi_target, ",
@@ -144,25 +164,28 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"adversary.sets.strong": {"goal": "untargeted", "epsilon": "8/x"}},
-        "adversary.sets.strong.epsilon = '8/x': a number or a fraction such as 4/255 is needed",
+        "adversary.sets.strong.epsilon = '8/x': a number from 0 to 10000, such as 4/255, is nee",
     ),
     (
         {"adversary.sets.strong": {"goal": "single_target", "epsilon": 1, "norm": "l2"}, **NORMALIZED},
-        "adversary.sets.strong: norm l2 is over all channels together: it needs units: pixel",
+        "adversary.units = 'normalized': norm l2 is over all channels together: it needs units: pixel",
     ),
     (
         {"adversary.start_noise": 0},
-        "adversary.sets.untargeted_middle: goal untargeted has no gradient at the clean image",
+        "adversary.start_noise = 0: goal untargeted has no gradient at the clean image: more than 0 is",
     ),
     (
         {"adversary.sets.a b": {"goal": "untargeted", "epsilon": 0.1}},
-        "adversary.sets.a b = 'a b': letters, digits, _ and - are allowed, at most 64",
+        "adversary.sets.a b: letters, digits, _ and - are allowed, at most 64",
     ),
     ({"adversary.sets.clean": {"goal": "untargeted", "epsilon": 1}}, "adversary.sets: 'clean' is taken"),
-    ({"adversary.sets": {}}, "adversary.sets: name at least one set, such as single_target: {goal: single"),
+    (
+        {"adversary.sets": {}},
+        "adversary.sets = {}: name at least one set, such as single_target: {goal: single_targe",
+    ),
     (
         {"adversary.branches": ["multitarget"]},
-        "adversary.branches: no method has a branch 'multitarget'; there are: clean, multi_target, single",
+        "adversary.branches = ['multitarget']: no method has a branch 'multitarget'; there are:",
     ),
     ({"adversary.branches": ["clean+0%multi_target"]}, "'clean+0%multi_target' is no batch-norm branch"),
     ({"adversary.branches": ["clean", "clean"]}, "names a branch twice"),
@@ -178,13 +201,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "share": "3/2"}]},
-        "recipes.mine.0.share = '3/2': input should be less than or equal to 1",
+        "recipes.mine.0.share = '3/2': a share from 0.001 to 1, such as 1/2 or 0.5, is needed",
     ),
-    ({"recipes.mdprop": []}, "recipes.mdprop: a known method keeps its slices; give yours another name"),
-    ({"recipes.a b": []}, "recipes.a b = 'a b': letters, digits, _ and - are allowed, at most 64"),
+    ({"recipes.mdprop": []}, "recipes.mdprop = []: a known method keeps its slices; give yours another name"),
+    ({"recipes.a b": []}, "recipes.a b: letters, digits, _ and - are allowed, at most 64"),
     (
         {"recipes.mine": [{"goal": "untargeted"}], "methods.clean": ["mine"]},
-        "'mine' belongs under methods.single_target, not methods.clean",
+        "methods.clean = ['mine']: 'mine' belongs under methods.single_target",
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "share": "1/2"}] * 2, "methods.single_target": ["mine"]},
@@ -192,7 +215,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"recipes.m": [{"goal": "untargeted"}], "methods.single_target": ["m"], "attack.start_noise": 0},
-        "method 'm', slice 'untargeted': goal untargeted has no gradient at the clean image",
+        "attack.start_noise = 0: slice 'untargeted' of m: goal untargeted has no gradient at the clean",
     ),
     ({"evaluate.ks": [2, 4]}, "evaluate.ks = [2, 4]: must hold 1: the table is about Recall@1"),
     (
@@ -202,44 +225,112 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     # values that do not go together
     (
         {"train.batch_size": 63},
-        "train: batch_size 63 must be a multiple of images_per_class 2 that holds two classes or more",
+        "train.batch_size = 63: a multiple of images_per_class, 2, from 4 is needed",
     ),
-    ({"train.batch_size": 2}, "train: batch_size 2 must be a multiple of images_per_class 2"),
-    ({"datasets.glyphs.mean": [0.5, 0.5]}, "datasets.glyphs: mean needs 1 value(s) for mode L"),
-    ({"datasets.folder.std": [0.2]}, "datasets.folder: std needs 3 value(s) for mode RGB"),
-    ({"datasets.glyphs.image_size": 33}, "datasets.glyphs: image_size 33 must not exceed resize 32"),
-    ({"datasets.glyphs.crop_scale": [1.0, 0.5]}, "crop_scale must be [smallest, largest]"),
+    ({"train.batch_size": 2}, "train.batch_size = 2: a whole number from 4 to 65536 is needed"),
+    (
+        {"datasets.glyphs.mean": [0.5, 0.5]},
+        "datasets.glyphs.mean = [0.5, 0.5]: 1 value(s) are needed for mode L",
+    ),
+    ({"datasets.folder.std": [0.2]}, "datasets.folder.std = [0.2]: 3 value(s) are needed for mode RGB"),
+    (
+        {"datasets.glyphs.image_size": 33},
+        "datasets.glyphs.image_size = 33: at most resize, 32, is needed: lower it, or raise res",
+    ),
+    (
+        {"datasets.glyphs.crop_scale": [1.0, 0.5]},
+        "datasets.glyphs.crop_scale = [1.0, 0.5]: [smallest, largest] is needed, two shares of ",
+    ),
     (
         {"dataset.name": "cub"},
-        "dataset.name 'cub' is no block of datasets: cars196, cub200, folder, glyphs, inshop, omniglot, sop",
+        "dataset.name = 'cub': is no block of datasets: cars196, cub200, folder, glyphs, inshop",
     ),
     (
         {"datasets.glyphs.image_size": 15},
-        "datasets.glyphs.image_size 15 is too small for conv4, which halves it four times: 16 or more",
+        "datasets.glyphs.image_size = 15: conv4 halves it four times: 16 or more is needed, or ",
     ),
     (
         {"train.batch_size": 4},
-        "train.batch_size 4 is too small for mdprop: a slice of 2 images may hold one class only "
+        "train.batch_size = 4: too small for mdprop: a slice of 2 images may hold one class only "
         "(images_per_class is 2); raise batch_size",
     ),
     # methods
     (
         {"methods.clean": ["standrad"]},
-        "methods.clean: unknown method 'standrad'; known: standard, at, advprop, mdprop, mdprop_unadv",
+        "methods.clean = ['standrad']: unknown method 'standrad'; known: standard, at, advprop,",
     ),
     (
         {"methods.clean": ["mdprop"]},
-        "'mdprop' belongs under methods.multi_target, not methods.clean",
+        "methods.clean = ['mdprop']: 'mdprop' belongs under methods.multi_target",
     ),
-    ({"methods.single_target": ["at", "at"]}, "methods.single_target names a method twice"),
+    (
+        {"methods.single_target": ["at", "at"]},
+        "methods.single_target = ['at', 'at']: names a method twice: name it once",
+    ),
     ({"methods.clean": [], "methods.single_target": [], "methods.multi_target": []}, "name at least one"),
+    # more than anyone needs, or less than can be measured
+    ({"model.embedding_dim": 2}, "model.embedding_dim = 2: a whole number from 3 to 65536 is needed"),
+    ({"model.embedding_dim": 10**9}, "model.embedding_dim = 1000000000: a whole number from 3 to 65536"),
+    ({"adversary.queries": 2}, "adversary.queries = 2: 0, or a whole number from 10 to 10000000 is needed"),
+    ({"adversary.queries": -1}, "adversary.queries = -1: 0, or a whole number from 10"),
+    ({"adversary.draw": "all"}, "adversary.draw = 'all': images or classes is needed"),
+    ({"adversary.steps": 10**9}, "adversary.steps = 1000000000: a whole number from 1 to 10000 is needed"),
+    ({"attack.steps": 10**9}, "attack.steps = 1000000000: a whole number from 1 to 10000 is needed"),
+    ({"attack.targets": 10**5}, "attack.targets = 100000: a whole number from 1 to 1000 is needed"),
+    (
+        {"attack.targets": 31},
+        "attack.targets = 31: mdprop draws the targets of an image from its slice 'multi_target', where 32 "
+        "images offer 30: from 1 to 30 is needed, or a larger train.batch_size",
+    ),
+    ({"attack.start_noise": 1e300}, "attack.start_noise = 1e+300: a number from 0 to 10000"),
+    ({"attack.epsilon": 5}, "attack.epsilon = 5: a number from 0 to 1 is needed, in pixels of [0, 1]"),
+    ({"adversary.epsilon": 5}, "adversary.epsilon = 5: a number from 0 to 1 is needed, in pixels of [0, 1]"),
+    (
+        {"adversary.sets.strong": {"goal": "single_target", "epsilon": 5}},
+        "adversary.sets.strong.epsilon = 5: a number from 0 to 1 is needed",
+    ),
+    (
+        {"attack.epsilon": 21, "attack.units": "normalized"},
+        "attack.epsilon = 21: a number from 0 to 20 is needed, in standard deviations of a channel",
+    ),
+    ({"train.epochs": 10**9}, "train.epochs = 1000000000: a whole number from 1 to 100000 is needed"),
+    ({"train.batch_size": 10**12}, "train.batch_size = 1000000000000: a whole number from 4 to 65536"),
+    ({"train.images_per_class": 10**9}, "train.images_per_class = 1000000000: a whole number from 2 to 4096"),
+    ({"train.learning_rate": 1e38}, "train.learning_rate = 1e+38: a number from 1e-12 to 1000 is needed"),
+    ({"train.weight_decay": 1e300}, "train.weight_decay = 1e+300: a number from 0 to 1000 is needed"),
+    ({"datasets.glyphs.resize": 20000}, "datasets.glyphs.resize = 20000: a whole number from 1 to 512"),
+    ({"datasets.folder.resize": 20000}, "datasets.folder.resize = 20000: a whole number from 1 to 4096"),
+    ({"datasets.glyphs.images_per_class": 10**9}, "datasets.glyphs.images_per_class = 1000000000: a whole"),
+    (
+        {"datasets.glyphs.crop_scale": [1e-300, 1]},
+        "datasets.glyphs.crop_scale.0 = 1e-300: a number from 0.001",
+    ),
+    ({"datasets.glyphs.mean": [1e30]}, "datasets.glyphs.mean.0 = 1e+30: a number from 0 to 1 is needed"),
+    ({"datasets.glyphs.std": [1e-30]}, "datasets.glyphs.std.0 = 1e-30: a number from 0.001 to 10 is needed"),
+    ({"evaluate.ks": [1, 10**9]}, "evaluate.ks.1 = 1000000000: a whole number from 1 to 10000 is needed"),
+    ({"evaluate.exact_limit": 10**12}, "evaluate.exact_limit = 1000000000000: a whole number from 1 to"),
+    # names and paths
+    ({"dataset.name": "../raw"}, "dataset.name = '../raw': letters, digits, _ and - are allowed, at most 64"),
+    ({"dataset.name": ""}, "dataset.name = '': letters, digits, _ and - are allowed, at most 64"),
+    ({"dataset.name": "/tmp/x"}, "dataset.name = '/tmp/x': letters, digits, _ and - are allowed, at most 64"),
+    ({"datasets.a b": GLYPHS}, "datasets.a b: letters, digits, _ and - are allowed, at most 64"),
+    ({"methods.clean": ["a/b"]}, "methods.clean.0 = 'a/b': letters, digits, _ and - are allowed, at most 64"),
+    (
+        {f"adversary.sets.{'a' * 300}": {"goal": "untargeted"}},
+        f"adversary.sets.{'a' * 85}...: letters, digits, _ and - are allowed, at most 64",
+    ),
+    (
+        {"datasets.folder.root": "a/" * 2500},
+        "...: a path of at most 4000 characters, 255 between two slashes",
+    ),
+    ({"datasets.folder.root": "a" * 256}, "...: a path of at most 4000 characters, 255 between two slashes"),
     # seeds
     ({"seeds": []}, "seeds = []: "),
-    ({"seeds": 0}, "seeds = 0: input should be a list"),
-    ({"seeds": [0, -1]}, "seeds.1 = -1: input should be greater than or equal to 0"),
-    ({"seeds": [2**32]}, "seeds.0 = 4294967296: input should be less than 4294967296"),
+    ({"seeds": 0}, "seeds = 0: a list is needed, such as [a, b]"),
+    ({"seeds": [0, -1]}, "seeds.1 = -1: a whole number from 0 to 4294967295 is needed"),
+    ({"seeds": [2**32]}, "seeds.0 = 4294967296: a whole number from 0 to 4294967295 is needed"),
     ({"seeds": [0, 1, 0]}, "seeds = [0, 1, 0]: names a seed twice"),
-    ({"adversary.seed": "a"}, "adversary.seed = 'a': input should be a valid integer"),
+    ({"adversary.seed": "a"}, "adversary.seed = 'a': a whole number from 0 to 4294967295 is needed"),
 ]
 
 
@@ -253,15 +344,54 @@ def test_a_mistake_is_one_line_that_names_file_and_key(
     assert "\n" not in str(caught.value)
 
 
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    changes = {"train.epoch": 3, "train.epochs": MISSING, "loss.name": MISSING, "attack.steps": 0, "seeds": 1}
+    path = write_params(tmp_path, {**changes, "dataset.name": "a b", "adversary.epsilon": "x"})
+    with pytest.raises(ParameterError) as caught:
+        load_params(path)
+    first, *lines = str(caught.value).split("\n")
+    assert first == f"{path} has 6 problems:"
+    assert [line.split(" =")[0].split(";")[0] for line in lines] == [
+        "unknown key 'train.epoch'",
+        "seeds",
+        "dataset.name",
+        "key 'loss.name' is missing: add it",
+        "attack.steps",
+        "adversary.epsilon",
+    ]
+
+
+def test_all_that_does_not_go_together_at_once(tmp_path: Path) -> None:
+    changes = {"dataset.name": "cub", "methods.clean": ["x", "mdprop"], "adversary.branches": ["clean"]}
+    with pytest.raises(
+        ParameterError, match=r" has 3 problems:\ndataset\.name.*\nmethods.*'x'.*\nmethods.*'mdp"
+    ):
+        load_params(write_params(tmp_path, changes))
+
+
+def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
+    path = write_params(tmp_path, {f"train.{'x' * 90}{i}": 1 for i in range(50)})
+    with pytest.raises(ParameterError, match=r" has 50 problems:\n(.*\n)+\.\.\. and \d+ more$") as caught:
+        load_params(path)
+    assert len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: [", "is not valid YAML: while parsing"),
+        ("train: [", "is not valid YAML: line 1: expected the node content"),
         ("a: 1\na: 2\n", 'found duplicate key "a"'),
         ("a: 1\n\tb: 2\n", r"is not valid YAML: .*line 2"),
         ("a: \xff", "is not valid YAML"),
-        ("", ": input should be a valid dictionary"),
-        ("- a list", ": input should be a valid dictionary"),
+        ("", " is empty: `git restore params.yaml`"),
+        ("# nothing\n", " is empty: `git restore params.yaml`"),
+        ("a: \0", "is not valid YAML: unacceptable character"),
+        ("loss: " + "[" * 5000 + "]" * 5000, "is not valid YAML: its values are nested too deep"),
+        ("a: &a [*a]\nb: 1\n---\nc: 2", "is not valid YAML: line 3: but found another document"),
+        ("a: 2020-13-45", "is not valid YAML: month must be in"),
+        ("train:\n\tepochs: 2", "cannot start any token; indent with spaces"),
+        ("# " + "x" * 2**20, "has more than 1048576 bytes"),
+        ("- a list", ": sections with keys are needed, such as `train:`, not list"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -275,7 +405,7 @@ def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, messag
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match=r"none\.yaml not found: run from the project's root$"):
         load_params(tmp_path / "none.yaml")
-    with pytest.raises(ParameterError, match=rf"^{tmp_path} cannot be read \(Is a directory\)$"):
+    with pytest.raises(ParameterError, match=rf"^{tmp_path} is no file: give the path of a params.yaml$"):
         load_params(tmp_path)
 
 

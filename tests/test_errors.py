@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import inspect
 
 import pytest
@@ -60,4 +61,29 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError, match="a bug"):
+        command()
+
+
+def test_a_full_disk_is_one_line_wherever_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def command() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "live/loss.tsv")
+        except OSError:
+            raise RuntimeError("PytorchStreamWriter failed")  # noqa: B904
+
+    with pytest.raises(SystemExit, match="2"):
+        command()
+    line = (
+        "error: live/loss.tsv cannot be written (No space left on device): free space there, then run again\n"
+    )
+    assert capsys.readouterr().err == line
+
+
+def test_errors_that_are_no_trouble_of_a_disk_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def command() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "a")
+
+    with pytest.raises(FileNotFoundError):
         command()

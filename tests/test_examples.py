@@ -31,8 +31,18 @@ def test_attack_in_feature_space(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < change <= 0.0314  # 8/255
 
 
+def test_measure_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output("measure_a_network.py", capsys)
+    row = next(line for line in lines if line.startswith("small_images "))
+    clean, worst, towards, away = map(float, re.findall(r"\d+\.\d+", row))
+    assert clean > max(towards, away)
+    assert min(towards, away) >= worst
+    assert "Second line: interval of 95 %" in "\n".join(lines)
+
+
 def test_there_is_a_test_for_every_example() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "convert_any_network.py",
         "attack_in_feature_space.py",
+        "measure_a_network.py",
     }

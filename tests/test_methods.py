@@ -112,13 +112,13 @@ def test_a_share_is_a_fraction_or_a_number(share: Any, value: Fraction) -> None:
     [
         ({"goal": "multitarget"}, "unknown goal; known: single_target, multi_target"),
         ({"goal": "clean"}, r"unknown goal; .*\(clean images are always there\)"),
-        ({"goal": "single_target", "share": "half"}, "a share such as 1/2 or 0.5 is needed"),
-        ({"goal": "single_target", "share": 0}, "greater than 0"),
-        ({"goal": "single_target", "share": "3/2"}, "less than or equal to 1"),
+        ({"goal": "single_target", "share": "half"}, "a share from 0.001 to 1, such as 1/2 or 0.5, is needed"),
+        ({"goal": "single_target", "share": 0}, "a share from 0.001 to 1"),
+        ({"goal": "single_target", "share": "3/2"}, "a share from 0.001 to 1"),
         ({"goal": "single_target", "branch": "a.b"}, "pattern"),
         ({"goal": "single_target", "targets": 3}, "looks at one image; leave it out"),
-        ({"goal": "multi_target", "targets": 0}, "greater than or equal to 1"),
-        ({"goal": "single_target", "epsilon": -0.1}, "greater than or equal to 0"),
+        ({"goal": "multi_target", "targets": 0}, "a whole number from 1 to 1000 is needed"),
+        ({"goal": "single_target", "epsilon": -0.1}, "a number from 0 to 10000"),
         ({"goal": "single_target", "steps": 3}, "Extra inputs"),
     ],
 )

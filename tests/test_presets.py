@@ -12,7 +12,7 @@ from mdprop.presets import apply_presets, read_presets
 from tests.helpers import PROJECT
 
 PRESETS = read_presets(PROJECT / "presets.yaml")
-SUITES = ["weak", "default", "strong", "robrank"]
+SUITES = ["weak", "default", "strong", "matrix", "robrank"]
 PAPER = [name for name in PRESETS if name not in ("reduced", *SUITES)]
 
 
@@ -80,21 +80,27 @@ def test_a_suite_changes_the_attacks_and_nothing_else(params: Path, name: str, u
     apply_presets(params, PRESETS, [name])
     after = load_params(params)
     assert after.model_copy(update={"adversary": before.adversary}) == before
-    kept = ("queries", "seed", "branches", *(("epsilon",) if name in ("default", "strong") else ()))
+    kept = ("queries", "draw", "seed", "branches", "epsilon")
     assert [getattr(after.adversary, key) for key in kept] == [getattr(before.adversary, key) for key in kept]
 
 
 def test_the_suite_by_the_name_of_default_is_the_default(params: Path) -> None:
     before = load_params(params)
-    apply_presets(params, PRESETS, ["robrank"])
-    apply_presets(params, {**PRESETS, "radius": {"adversary.epsilon": 0.05}}, ["default", "radius"])
-    assert load_params(params) == before
+    for name in SUITES:
+        apply_presets(params, PRESETS, [name])
+        apply_presets(params, PRESETS, ["default"])
+        assert load_params(params) == before
 
 
 def test_the_suites_hold_what_their_names_say(params: Path) -> None:
     apply_presets(params, PRESETS, ["strong"])
     sets = load_params(params).adversary.sets.values()
     assert {threat.optimizer for threat in sets} == {"apgd", "square", "noise"}
+    assert {threat.source for threat in sets} == {None, "standard/0", "at/0"}
+    assert {threat.branch for threat in sets} == {None, "all"}
+    apply_presets(params, PRESETS, ["matrix"])
+    sets = load_params(params).adversary.sets.values()
+    assert [threat.branch for threat in sets] == ["clean", "single_target", "multi_target", "all"]
     apply_presets(params, PRESETS, ["robrank"])
     sets = load_params(params).adversary.sets.values()
     assert [threat.goal for threat in sets] == [
@@ -127,7 +133,7 @@ def test_what_is_there_already_is_no_change(params: Path) -> None:
         ({"train.epoch": 3}, r"^preset 'mine': .*params\.yaml has no key 'train\.epoch'; "),
         ({"trian.epochs": 3}, r"has no key 'trian\.epochs'"),
         ({"train.epochs.more": 3}, r"has no key 'train\.epochs\.more'"),
-        ({"train.epochs": 0}, r"params\.yaml with preset mine: train\.epochs = 0: input should be greater"),
+        ({"train.epochs": 0}, r"params\.yaml with preset mine: train\.epochs = 0: a whole number from 1"),
     ],
 )
 def test_a_mistake_in_a_preset_leaves_the_file(params: Path, values: dict[str, int], message: str) -> None:

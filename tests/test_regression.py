@@ -16,6 +16,7 @@ from mdprop.regression import (
     check,
     notes,
     read_baseline,
+    read_metrics,
     update,
     write_baseline,
 )
@@ -217,3 +218,32 @@ def test_write_and_read_back(tmp_path: Path) -> None:
     baseline = update(make_metrics())
     write_baseline(tmp_path / "baselines" / "smoke.json", baseline)
     assert read_baseline(tmp_path / "baselines" / "smoke.json") == baseline
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "3",
+        '{"at": 3}',
+        '{"at": {"clean": 0.5}}',
+        '{"at": {"clean": {"recall_at_1": 0.5}}}',
+        '{"at": {"clean": {"recall_at_1": {"mean": "0.5"}}}}',
+        '{"at": {"clean": {"recall_at_1": {"mean": true}}}}',
+        '{"at": {"clean": {"recall_at_1": {"mean": [0.5]}}}}',
+        '{"at": {"clean": {"recall_at_1": null}}}',
+    ],
+)
+def test_malformed_metrics_are_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(content)
+    with pytest.raises(ResultError, match=rf"^{path}.* must .*: run `dvc repro`$") as caught:
+        read_metrics(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mean", ["0.5", "null", "NaN", "1" + "0" * 400])
+def test_metrics_that_are_missing_or_undefined_are_read(tmp_path: Path, mean: str) -> None:
+    (tmp_path / "metrics.json").write_text(f'{{"at": {{"clean": {{"recall_at_1": {{"mean": {mean}}}}}}}}}')
+    metrics = read_metrics(tmp_path / "metrics.json")
+    assert len(check(metrics, BASELINE)) == (mean != "0.5")

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from mdprop.errors import ResultError
+from mdprop.files import sealed_json
 from mdprop.runs import Run
 
 
 def described(folder: Path, branches: list[str]) -> Run:
     run = Run("mdprop", 3, folder)
     run.folder.mkdir(parents=True)
-    (run.folder / "model.json").write_text(json.dumps({"build": {"branches": branches}}))
+    (run.folder / "model.json").write_text(sealed_json({"build": {"branches": branches}}))
     return run
 
 

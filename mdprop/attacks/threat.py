@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator
 
 from mdprop.attacks.goals import GOALS, Goal, ProtocolName, get_goal, in_protocol
-from mdprop.settings import Positive, Radius, Section, Share, Units
+from mdprop.branches import ALL, parse_branch
+from mdprop.settings import Norm, Radius, Refused, Restarts, Section, Share, Steps, Targets, Units, too_large
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}/(0|[1-9][0-9]{0,9})$")]
+"""A trained model by method and seed, `standard/0`."""
 
 
 class Threat(Section):
@@ -29,19 +34,25 @@ class Threat(Section):
         search that sees no gradient; "noise", the control, of full size without any search.
     protocol: "robrank": the goals of RobRank as in its code, for comparison with its tables.
     start_noise: the radius of the uniform random start, in `units`; None: epsilon.
+    branch: the batch-norm branch, or mixture of two, that is attacked; "all": the mean objective over
+        every branch of the network; None: the one that answers (white-box).
+    source: the run that is attacked in place of the one that answers (transfer), `standard/0`; what its
+        images look at is embedded by that run too, through its clean branch where `branch` is None.
     """
 
     goal: str
     epsilon: Radius
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     units: Units = "pixel"
-    steps: Positive = 10
+    steps: Steps = 10
     step_ratio: Share | None = None
-    restarts: Positive = 1
-    targets: Positive = 5
+    restarts: Restarts = 1
+    targets: Targets = 5
     start_noise: Radius | None = None
     optimizer: Literal["pgd", "apgd", "square", "noise"] = "pgd"
     protocol: ProtocolName = "mdprop"
+    branch: str | None = None
+    source: RunName | None = None
 
     @field_validator("goal")
     @classmethod
@@ -50,21 +61,39 @@ class Threat(Section):
             raise ValueError(f"unknown goal; known: {', '.join(GOALS)}")
         return goal
 
-    @model_validator(mode="after")
-    def _possible(self) -> Threat:
+    @field_validator("branch")
+    @classmethod
+    def _a_branch(cls, branch: str | None) -> str | None:
+        if branch is not None and branch != ALL:
+            parse_branch(branch)
+        return branch
+
+    def problems(self) -> Iterator[Refused]:
+        yield from too_large("epsilon", self.epsilon, self.units, self.norm)
+        yield from too_large("start_noise", self.start_noise, self.units)
         if self.norm == "l2" and self.units != "pixel":
-            raise ValueError("norm l2 is over all channels together: it needs units: pixel")
+            yield Refused("units", "norm l2 is over all channels together: it needs units: pixel")
         if self.optimizer in ("pgd", "apgd") and self.start_noise == 0:
             if self.epsilon > 0 and self.wants.needs_start:
-                raise ValueError(f"goal {self.goal} has no gradient at the clean image: set start_noise")
+                reason = f"goal {self.goal} has no gradient at the clean image: more than 0 is needed"
+                yield Refused("start_noise", reason)
             if self.restarts > 1:
-                raise ValueError(f"{self.restarts} restarts without start_noise are all the same: use 1")
-        return self
+                yield Refused("restarts", "without start_noise all are the same: 1 is needed")
 
     @property
     def wants(self) -> Goal:
         """The goal itself."""
         return in_protocol(get_goal(self.goal), self.protocol)
+
+    @property
+    def white_box(self) -> bool:
+        """Whether it attacks the network and the branch that answer."""
+        return self.branch is None and self.source is None
+
+    def seen_from(self, answering: str) -> Threat:
+        """The same attack through the eyes of `answering`: white-box where that is the branch attacked."""
+        own = self.source is None and self.branch == answering
+        return self.model_copy(update={"branch": None}) if own else self
 
     @property
     def start(self) -> float:

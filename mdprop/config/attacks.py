@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mdprop.attacks.goals import ProtocolName, get_goal
-from mdprop.attacks.threat import Threat
+from mdprop.attacks.threat import RunName, Threat
 from mdprop.branches import CLEAN, parse_branch
-from mdprop.methods import Name, Slice
-from mdprop.runs import CHECKS, GALLERY, SCORE, WORST_CASE
-from mdprop.settings import NonNegative, Positive, Radius, Section, Seed, Share, Units
+from mdprop.methods import Slice
+from mdprop.runs import ALONE, CHECKS, CORRUPTED, GALLERY, SCORE, WORST_CASE
+from mdprop.settings import (
+    Name,
+    Norm,
+    Radius,
+    Refusals,
+    Refused,
+    Restarts,
+    Section,
+    Seed,
+    Share,
+    Steps,
+    Targets,
+    Units,
+    too_large,
+    whole,
+)
 
 
 class AttackSettings(Section):
@@ -21,9 +37,9 @@ class AttackSettings(Section):
         anyway, instead of clean images. One pass less; without start noise the result is the same.
     """
 
-    targets: Positive
+    targets: Targets
     epsilon: Radius
-    steps: Positive
+    steps: Steps
     start_noise: Radius
     compatibility: Literal["mdprop", "authors"]
     units: Units | None
@@ -31,6 +47,10 @@ class AttackSettings(Section):
     target_kind: Literal["other_class", "any"] | None
     batchnorm_start: Literal["copy", "reset"] | None
     shared_forward: bool
+
+    def problems(self) -> Iterator[Refused]:
+        for key in ("epsilon", "start_noise"):
+            yield from too_large(key, getattr(self, key), self.rule("units"))
 
     def rule(self, name: str) -> Any:
         """`units`, `clip`, `target_kind` or `batchnorm_start` in effect."""
@@ -66,19 +86,23 @@ class AdversarySettings(Section):
     """What every trained model meets.
 
     branches: the batch-norm branches that models answer through, and are attacked through.
+    sources: the runs whose adversarial images others answer too: those that sets have as `source`.
+    draw: `queries` of the images, or whole classes until there are so many.
     sets: attacks by name; what one leaves out it takes from the keys above.
     """
 
     branches: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    queries: NonNegative
+    sources: Annotated[tuple[RunName, ...], Field(strict=False)]
+    queries: Annotated[int, whole(10, 10_000_000, or_zero=True)]
+    draw: Literal["images", "classes"]
     seed: Seed
     epsilon: Radius
-    norm: Literal["linf", "l2"]
+    norm: Norm
     units: Units
-    steps: Positive
+    steps: Steps
     step_ratio: Share | None
-    restarts: Positive
-    targets: Positive
+    restarts: Restarts
+    targets: Targets
     start_noise: Radius | None
     optimizer: Literal["pgd", "apgd", "square", "noise"]
     protocol: ProtocolName
@@ -89,12 +113,10 @@ class AdversarySettings(Section):
     def _complete_sets(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("sets"), dict):
             return values
-        for name, own in values["sets"].items():
-            if not isinstance(own, (dict, Threat)):
-                raise ValueError(
-                    f"sets.{name} = {own!r}: a set is {{goal: ..., epsilon: ...}}; up to 0.1 it was a radius "
-                    "with the goal in its name, see CHANGELOG.md"
-                )
+        radius = "a set is {goal: ..., epsilon: ...}; up to 0.1 it was a radius with the goal in its name"
+        old = [name for name, own in values["sets"].items() if not isinstance(own, (dict, Threat))]
+        if old:
+            raise Refusals([Refused(f"sets.{name}", f"{radius}, see CHANGELOG.md") for name in old])
         shared = {key: values[key] for key in _SHARED if key in values}
         sets = {n: {**shared, **own} if isinstance(own, dict) else own for n, own in values["sets"].items()}
         return {**values, "sets": sets}
@@ -113,7 +135,19 @@ class AdversarySettings(Section):
     def _named(cls, sets: dict[str, Threat]) -> dict[str, Threat]:
         if not sets:
             raise ValueError("name at least one set, such as single_target: {goal: single_target}")
-        for name in (CLEAN, GALLERY, WORST_CASE, SCORE, CHECKS):
+        for name in (CLEAN, GALLERY, ALONE, WORST_CASE, SCORE, CHECKS, CORRUPTED):
             if name in sets:
                 raise ValueError(f"'{name}' is taken: give the set another name")
         return sets
+
+    def problems(self) -> Iterator[Refused]:
+        """Sources stand twice, as DVC makes a stage of each item of a list."""
+        if len(set(self.sources)) != len(self.sources):
+            yield Refused("sources", "names a run twice: name it once")
+        for name, threat in self.sets.items():
+            if threat.source is not None and threat.source not in self.sources:
+                yield Refused(f"sets.{name}.source", "add it to adversary.sources")
+        used = {threat.source for threat in self.sets.values()}
+        for source in self.sources:
+            if source not in used:
+                yield Refused("sources", f"no set has the source '{source}'; leave it out")

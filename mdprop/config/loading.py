@@ -1,69 +1,71 @@
-"""params.yaml on disk: reading it, and saying in one line what is wrong with it."""
+"""params.yaml on disk: reading it, and saying in plain words all that is wrong with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
-from mdprop.attacks.threat import Threat
+from mdprop.config.problems import problem_lines
 from mdprop.config.schema import Params
-from mdprop.data.readers import settings_class
-from mdprop.errors import ParameterError, one_line
-from mdprop.methods import Slice
+from mdprop.errors import ParameterError, ParameterErrors, one_line
+
+MOST_BYTES = 2**20
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check params.yaml.
 
-    Raises `ParameterError`, one line that names file, key, value and what is allowed.
+    Raises `ParameterError`, a line for each problem, that names key, value and what is allowed.
     """
     path = Path(path)
-    try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParameterError(f"{path} not found: run from the project's root") from None
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read ({error.strerror})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {one_line(error)}") from None
+    raw = _read(path)
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise ParameterError(f"{path}: {_first_problem(error, raw)}") from None
+        lines = problem_lines(error, raw)
+    raise ParameterError(f"{path}: {lines[0]}") if len(lines) == 1 else ParameterErrors(str(path), lines)
 
 
-def _first_problem(error: ValidationError, raw: Any) -> str:
-    """The first of pydantic's findings as one line; a misspelt key before what it leaves missing."""
-    problems = error.errors(include_url=False)
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    where = list(problem["loc"])
-    key = ".".join(str(part) for part in where if part != "[key]")
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; allowed here: {', '.join(_allowed_keys(where[:-1], raw))}"
-    if problem["type"] == "missing":
-        return f"key '{key}' is missing: add it"
-    if problem["type"] == "string_pattern_mismatch":
-        return f"{key} = {problem['input']!r}: letters, digits, _ and - are allowed, at most 64"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")
-    value = problem["input"]
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" = {value!r}"
-    return f"{key}{shown}: {message}" if key else message
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        if path.exists() and not path.is_file():
+            raise ParameterError(f"{path} is no file: give the path of a params.yaml")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ParameterError(f"{path} not found: run from the project's root") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ParameterError(f"{str(path)[:200]} cannot be read ({reason})") from None
+    if len(content) > MOST_BYTES:
+        raise ParameterError(f"{path} has more than {MOST_BYTES} bytes: give the path of a params.yaml")
+    raw = _parse(path, content)
+    if raw is None:
+        raise ParameterError(f"{path} is empty: `git restore params.yaml` brings the default back")
+    if not isinstance(raw, dict):
+        raise ParameterError(
+            f"{path}: sections with keys are needed, such as `train:`, not {type(raw).__name__}"
+        )
+    return raw
 
 
-def _allowed_keys(path: list[int | str], raw: Any) -> list[str]:
-    """The keys of the section at a path of params.yaml."""
-    if path[:1] == ["datasets"]:
-        return list(settings_class(raw["datasets"][path[1]]).model_fields)
-    if path[:1] == ["recipes"]:
-        return list(Slice.model_fields)
-    if path[:2] == ["adversary", "sets"]:
-        return list(Threat.model_fields)
-    section: Any = Params
-    for key in path:
-        section = section.model_fields[str(key)].annotation
-    return list(section.model_fields)
+def _parse(path: Path, content: bytes) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is no text in UTF-8"
+    except RecursionError:
+        reason = "its values are nested too deep"
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        reason = f"{where}{error.problem or error.context}"
+        if "'\\t'" in reason:
+            reason += "; indent with spaces"
+    except Exception as error:  # numbers, dates and tags that Python cannot make raise anything
+        reason = str(error).partition(";")[0]
+    raise ParameterError(f"{path} is not valid YAML: {one_line(reason)[:200]}")

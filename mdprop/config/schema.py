@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from mdprop.branches import parse_branch
 from mdprop.config.attacks import AdversarySettings, AttackSettings
+from mdprop.config.together import refusals
+from mdprop.corruptions import CorruptionSettings
+from mdprop.data.audit import Duplicates, OnError
 from mdprop.data.readers import DatasetSettings
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import ParameterError
-from mdprop.methods import METHODS, Method, Name, Slice
-from mdprop.settings import NonNegative, Positive, Section, Seed, Share
+from mdprop.methods import METHODS, Method, Slice
+from mdprop.settings import FilePath, Name, Refused, Section, Seed, Share, Text, number, whole
 
-LearningRate = Annotated[float, Field(ge=0)]
+GroupRate = Annotated[float, number(0, 1000)]
 
 
 class Methods(Section):
     """The methods to run, in families by what they read."""
 
-    clean: tuple[str, ...] = Field(strict=False)
-    single_target: tuple[str, ...] = Field(strict=False)
-    multi_target: tuple[str, ...] = Field(strict=False)
+    clean: tuple[Name, ...] = Field(strict=False)
+    single_target: tuple[Name, ...] = Field(strict=False)
+    multi_target: tuple[Name, ...] = Field(strict=False)
 
-    @model_validator(mode="after")
-    def _each_once(self) -> Methods:
+    def problems(self) -> Iterator[Refused]:
         for family, names in self:
             if len(set(names)) != len(names):
-                raise ValueError(f"methods.{family} names a method twice")
+                yield Refused(family, "names a method twice: name it once")
         if not self.all:
-            raise ValueError(f"name at least one method: {', '.join(METHODS)}")
-        return self
+            yield Refused("", f"name at least one method: {', '.join(METHODS)}")
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -41,61 +42,61 @@ class Methods(Section):
 class DatasetChoice(Section):
     """The block of `datasets` in use, and what is done to its training classes."""
 
-    name: str
-    validation_classes: NonNegative
+    name: Name
+    validation_classes: Annotated[int, whole(0, 10_000_000)]
     train_fraction: Share
     fraction_of: Literal["images", "classes"]
+    on_error: OnError
+    duplicates: Duplicates
 
 
 class ModelSettings(Section):
-    backbone: str
-    weights: str | None
-    embedding_dim: Positive
+    """embedding_dim: 3 at least: the decay of the spectrum leaves out two singular values."""
+
+    backbone: Text
+    weights: FilePath | None
+    embedding_dim: Annotated[int, whole(3, 65_536)]
     freeze_batchnorm: Literal["none", "clean", "all"]
 
 
 class LossSettings(Section):
-    name: str
+    name: Text
     options: dict[str, Any]
-    miner: str | None
+    miner: Text | None
     miner_options: dict[str, Any]
 
 
 class LearningRates(Section):
     """Of groups of parameters; None: train.learning_rate, 0: the group stays as it is."""
 
-    head: LearningRate | None
-    clean_batchnorm: LearningRate | None
-    auxiliary_batchnorm: LearningRate | None
-    loss: LearningRate | None
+    head: GroupRate | None
+    clean_batchnorm: GroupRate | None
+    auxiliary_batchnorm: GroupRate | None
+    loss: GroupRate | None
 
 
 class TrainSettings(Section):
-    epochs: Positive
-    batch_size: Positive
-    images_per_class: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, whole(1, 100_000)]
+    batch_size: Annotated[int, whole(4, 65_536)]
+    images_per_class: Annotated[int, whole(2, 4096)]
     class_replacement: bool
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, number(1e-12, 1000)]
     learning_rates: LearningRates
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, number(0, 1000)]
     schedule: Literal["one_cycle", "constant"]
     precision: Literal["float32", "bfloat16"]
-    validate_every: NonNegative
+    validate_every: Annotated[int, whole(0, 100_000)]
 
-    @model_validator(mode="after")
-    def _divides(self) -> TrainSettings:
+    def problems(self) -> Iterator[Refused]:
         if self.batch_size % self.images_per_class or self.batch_size < 2 * self.images_per_class:
-            raise ValueError(
-                f"batch_size {self.batch_size} must be a multiple of images_per_class "
-                f"{self.images_per_class} that holds two classes or more"
-            )
-        return self
+            each = self.images_per_class
+            yield Refused("batch_size", f"a multiple of images_per_class, {each}, from {2 * each} is needed")
 
 
 class EvaluateSettings(Section):
-    ks: tuple[Positive, ...] = Field(strict=False, min_length=1)
+    ks: tuple[Annotated[int, whole(1, 10_000)], ...] = Field(strict=False, min_length=1)
     seed: Seed
-    exact_limit: Positive
+    exact_limit: Annotated[int, whole(1, 1_000_000_000)]
 
     @field_validator("ks")
     @classmethod
@@ -112,12 +113,13 @@ class Params(Section):
     methods: Methods
     recipes: dict[Name, Annotated[tuple[Slice, ...], Field(strict=False)] | None]
     dataset: DatasetChoice
-    datasets: dict[str, DatasetSettings]
+    datasets: dict[Name, DatasetSettings]
     model: ModelSettings
     loss: LossSettings
     train: TrainSettings
     attack: AttackSettings
     adversary: AdversarySettings
+    corruptions: CorruptionSettings
     evaluate: EvaluateSettings
 
     @field_validator("seeds")
@@ -127,68 +129,8 @@ class Params(Section):
             raise ValueError("names a seed twice")
         return seeds
 
-    @model_validator(mode="after")
-    def _known_dataset(self) -> Params:
-        if self.dataset.name not in self.datasets:
-            raise ValueError(
-                f"dataset.name '{self.dataset.name}' is no block of datasets: {', '.join(self.datasets)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _images_fit_the_backbone(self) -> Params:
-        if self.model.backbone == "conv4" and self.active_dataset.image_size < 16:
-            raise ValueError(
-                f"datasets.{self.dataset.name}.image_size {self.active_dataset.image_size} is too small for "
-                "conv4, which halves it four times: 16 or more"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _methods_are_possible(self) -> Params:
-        for name, slices in self.recipes.items():
-            if slices is not None and name in METHODS:
-                raise ValueError(f"recipes.{name}: a known method keeps its slices; give yours another name")
-        for family, names in self.methods:
-            for name in names:
-                method = self._find(name, family)
-                if method.family != family:
-                    raise ValueError(f"'{name}' belongs under methods.{method.family}, not methods.{family}")
-                self._check_slices(method)
-        return self
-
-    def _find(self, name: str, family: str) -> Method:
-        try:
-            return self.method(name)
-        except ParameterError as error:
-            raise ValueError(f"methods.{family}: {error}") from None
-
-    def _check_slices(self, method: Method) -> None:
-        smallest = min(method.sizes(self.train.batch_size))
-        if smallest <= self.train.images_per_class:
-            raise ValueError(
-                f"train.batch_size {self.train.batch_size} is too small for {method.name}: a slice of "
-                f"{smallest} images may hold one class only (images_per_class is "
-                f"{self.train.images_per_class}); raise batch_size"
-            )
-        for part in method.adversarial:
-            try:
-                self.attack.threat(part)
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-                raise ValueError(f"method '{method.name}', slice '{part.name}': {reason}") from None
-
-    @model_validator(mode="after")
-    def _branches_are_there(self) -> Params:
-        known = {branch for name in self.methods.all for branch in self.method(name).branches}
-        for text in self.adversary.branches:
-            unknown = [part for part in parse_branch(text).names if part not in known]
-            if unknown:
-                raise ValueError(
-                    f"adversary.branches: no method has a branch '{unknown[0]}'; "
-                    f"there are: {', '.join(sorted(known))}"
-                )
-        return self
+    def problems(self) -> Iterator[Refused]:
+        return refusals(self)
 
     def method(self, name: str) -> Method:
         """The method of that name, a known one or one of `recipes`; `ParameterError` names them all."""

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from PIL import Image, ImageFile
-
-from mdprop.data.images import encode, to_mode
+from mdprop.data.audit import Audit, Duplicates, OnError, findings, refuse_duplicates
+from mdprop.data.packing import find_copies, pack
 from mdprop.data.readers import read_classes
-from mdprop.data.readers.entries import (
-    Classes,
-    Entry,
-    FractionOf,
-    Splits,
-    entries_of,
-    hold_out,
-    keep_fraction,
-    make_splits,
-)
+from mdprop.data.readers.entries import SPLITS, FractionOf, hold_out, keep_fraction, make_splits
 from mdprop.data.readers.settings import ImageSettings
-from mdprop.data.stores.images import Row, write_store
-from mdprop.errors import DataError
-from mdprop.runtime.progress import track
+from mdprop.errors import DataError, disk_error
+from mdprop.files import sealed_json, write_files
+from mdprop.runtime.scratch import scratch_beside
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-LONGEST_SIDE = 65_500  # of a JPEG
+MANIFEST = "manifest.json"
 
 
 def prepare(
@@ -47,6 +26,8 @@ def prepare(
     validation_classes: int = 0,
     train_fraction: float = 1.0,
     fraction_of: FractionOf = "images",
+    on_error: OnError = "stop",
+    duplicates: Duplicates = "refuse",
 ) -> dict[str, Any]:
     """Write out/{train,val,test}.arrow and out/manifest.json; the whole folder or nothing.
 
@@ -56,6 +37,8 @@ def prepare(
     validation_classes: how many of the training classes, the last ones, become "val"; not looked at
         where the data set brings a "val" of its own.
     train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
+    on_error: whether images that cannot be used are an error, which names them all, or are left out.
+    duplicates: whether images that have the same pixels and are in two splits are an error.
 
     Each image is turned upright, converted to `mode` and resized once so that its short side has
     `resize` pixels (bicubic, antialiased; small ones grow), then stored as `encode_entry` says.
@@ -63,10 +46,14 @@ def prepare(
     gallery's classes are those of test. The same data give the same bytes.
 
     Returns the manifest: name, the settings that matter here, and per split the number of images
-    and classes, the fewest and most images of a class, and a SHA-256 of the content.
-    Raises `DataError`, one line, for whatever is wrong with the data set or its images.
+    and classes, the fewest and most images of a class, a SHA-256 of the content, and the digest of the
+    store (see `mdprop.seals`), which its readers check; and the images that were left out, and
+    duplicates (see `findings`).
+    Raises `DataError`, one line, for whatever is wrong with the data set or its images, and where `out`
+    holds something that `prepare` did not make.
     """
     out = Path(out)
+    _refuse_foreign(out)
     splits = read_classes(settings, f"datasets.{name}")
     if "val" not in splits:
         splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
@@ -78,110 +65,40 @@ def prepare(
         "train_fraction": train_fraction,
         "fraction_of": fraction_of,
     }
+    audit = Audit()
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-            new = Path(scratch) / "new"
+        with scratch_beside(out) as scratch:
+            new = scratch / "new"
             new.mkdir()
-            manifest = {"name": name, "settings": used, "splits": _pack(name, splits, settings, new)}
-            (new / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            packed = pack(name, splits, settings, new, audit)
+            audit.refuse(on_error)
+            copies = find_copies(new, splits, audit.digests)
+            if duplicates == "refuse":
+                refuse_duplicates(copies)
+            manifest = {"name": name, "settings": used, "splits": packed, **findings(audit.skipped, copies)}
+            write_files({new / MANIFEST: sealed_json(manifest)})
             if out.exists():
-                out.rename(Path(scratch) / "old")
+                _refuse_foreign(out)
+                out.rename(scratch / "old")
             new.rename(out)
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error}): free space or check permissions") from error
+        raise disk_error(error, out) or DataError(f"{out} cannot be written ({error})") from None
     return manifest
 
 
-def encode_entry(entry: Entry, mode: str, resize: int, encoding: str) -> bytes:
-    """An image upright, in `mode` and with a short side of `resize` pixels, in bytes.
-
-    encoding: "raw", its bare pixels; "compressed", a JPEG of quality 95 without chroma subsampling
-        where the source is a JPEG, else a PNG; a JPEG or PNG that fits already keeps its bytes.
-    """
-    source = entry.read()
-    image = resize_short_side(to_mode(source, mode), resize, entry.path)
-    if encoding == "raw":
-        return encode(image, "PPM")
-    # What to_mode and resize_short_side return as it came needs no second encoding.
-    if image is source and isinstance(source, ImageFile.ImageFile) and source.format in ("JPEG", "PNG"):
-        return Path(os.fsdecode(source.filename)).read_bytes()
-    return encode(image, "JPEG" if source.format in ("JPEG", "MPO") else "PNG")
-
-
-def resize_short_side(image: Image.Image, pixels: int, path: str) -> Image.Image:
-    """The image with a short side of `pixels`; raises `DataError` for one too elongated to store."""
-    short = min(image.size)
-    if short == pixels:
-        return image
-    width, height = (round(side * pixels / short) for side in image.size)
-    if max(width, height) > LONGEST_SIDE:
+def _refuse_foreign(out: Path) -> None:
+    """Raise `DataError` where something is at `out` that `prepare` did not make, as it would be replaced."""
+    if not out.exists():
+        return
+    made = {MANIFEST, *(f"{split}.arrow" for split in SPLITS)}
+    try:
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in made or path.is_dir())
+        if not foreign and any(out.iterdir()):
+            manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+            foreign = [] if {"name", "settings", "splits"} <= set(manifest) else [MANIFEST]
+    except (OSError, ValueError, TypeError, RecursionError):
+        foreign = [f"no {MANIFEST} of its own"] if out.is_dir() else ["a file"]
+    if foreign:
         raise DataError(
-            f"image {path} of {image.width}x{image.height} pixels is too elongated to be stored "
-            f"{pixels} pixels wide: crop or remove it"
+            f"{out} was not made by prepare, which would replace it (there is {foreign[0]}): move it away"
         )
-    return image.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def _pack(
-    name: str, splits: Splits, settings: ImageSettings, folder: Path
-) -> dict[str, dict[str, int | str]]:
-    """Write folder/<split>.arrow of each split; their counts and checksums."""
-    encode_one = partial(encode_entry, mode=settings.mode, resize=settings.resize, encoding=settings.encoding)
-    workers = min(os.cpu_count() or 1, 8)
-    packed: dict[str, dict[str, int | str]] = {}
-    first_id = 0
-    labels: dict[str, int] = {}
-    new_label = count()
-    with ThreadPoolExecutor(workers) as pool:
-        for split, classes in splits.items():
-            if split != "gallery":  # which shares the classes of test
-                labels = {}
-            labels |= {name: next(new_label) for name in classes if name not in labels}
-            counts = _counts(classes)
-            images = _ordered(pool, encode_one, entries_of(classes), ahead=4 * workers)
-            images = track(images, f"preparing {name} {split}", counts["images"])
-            digest = hashlib.sha256()
-            rows = _rows(images, entries_of(classes), labels, first_id, digest.update)
-            write_store(folder / f"{split}.arrow", rows, settings.mode)
-            packed[split] = {**counts, "sha256": digest.hexdigest()}
-            first_id += counts["images"]
-    return packed
-
-
-def _rows(
-    images: Iterator[bytes],
-    entries: Iterable[Entry],
-    labels: dict[str, int],
-    first_id: int,
-    update: Callable[[bytes], None],
-) -> Iterator[Row]:
-    """The rows of one split; `update` gets their content."""
-    for index, (image, entry) in enumerate(zip(images, entries, strict=True), first_id):
-        label = labels[entry.class_name]
-        update(json.dumps([index, label, entry.class_name, entry.path, len(image)]).encode())
-        update(image)
-        yield Row(image, label, entry.class_name, entry.path, index)
-
-
-def _counts(classes: Classes) -> dict[str, int]:
-    sizes = [len(entries) for entries in classes.values()]
-    return {
-        "images": sum(sizes),
-        "classes": len(sizes),
-        "min_images_per_class": min(sizes, default=0),
-        "max_images_per_class": max(sizes, default=0),
-    }
-
-
-def _ordered(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
-    """`map` over a pool, in order, with at most `ahead` results in memory."""
-    pending: deque[Future[R]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) >= ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mdprop.arrays import Array, as_embeddings, as_vector
+from mdprop.arrays import Array, Floats, as_embeddings, as_vector, in_range
 from mdprop.metrics.index import Index
 
 _SPARE = 16  # rows searched beyond the depth, so that rounding rarely asks for a second search
@@ -21,11 +21,12 @@ Kinds = Callable[[Rows, Rows, NDArray[np.bool_]], NDArray[np.int8]]
 
 @dataclass(frozen=True)
 class Images:
-    """Queries [Q, D] and gallery [G, D], and numbers of the images behind them, equal for equal images."""
+    """Queries [Q, D] and gallery [G, D], `in_range`, and numbers of the images behind them, equal for equal
+    images."""
 
-    queries: NDArray[np.float32]
+    queries: Floats
     own: NDArray[np.int32]
-    gallery: NDArray[np.float32]
+    gallery: Floats
     gallery_own: NDArray[np.int32]
 
     @property
@@ -48,6 +49,7 @@ def as_images(queries: Array, gallery: Array | None, gallery_ids: Array | None, 
     if gallery.shape[1] != queries.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}")
     own, gallery_own = _identities(len(queries), len(gallery), gallery_ids, ids)
+    queries, gallery = in_range(queries, gallery)
     return Images(queries, own, gallery, gallery_own)
 
 
@@ -71,6 +73,8 @@ def nearest_neighbours(
     result is exact: FAISS's flat float32 index proposes rows, and where rounding could have swapped
     two of them their distances in float64 decide. Of equal distances the lower row comes first, so
     identical images keep their place. (The authors drop the first neighbour that FAISS gives as "self".)
+    Numbers may be of any magnitude, and of any offset that their type leaves digits for; distances below
+    1e-150 of the largest number count as none.
     Memory is O((Q + G) D + Q depth).
 
     Raises `ValueError` for empty inputs, lengths that do not match and depth < 1.
@@ -153,7 +157,7 @@ def _settle(
     return bool(len(place))
 
 
-def _first_copies(gallery: NDArray[np.float32], count: int) -> Rows | None:
+def _first_copies(gallery: Floats, count: int) -> Rows | None:
     """The rows of [G, D] without those that equal `count` earlier ones; None for all of them."""
     if np.unique(gallery[:, 0], return_counts=True)[1].max() <= count:
         return None  # as is usual, without a copy of the gallery

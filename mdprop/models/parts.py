@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -62,6 +63,13 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def broken_weights(module: nn.Module) -> str | None:
+    """The first weight or statistic of `module` with a value that is not finite; None: there is none."""
+    state = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist() if state else []
+    return next((name for name, fine in zip(state, finite, strict=True) if not fine), None)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:

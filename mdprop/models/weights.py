@@ -17,6 +17,7 @@ from torchvision.models import get_model_weights
 from mdprop.errors import ModelError
 from mdprop.models.efficientnet import pretrained_file
 from mdprop.models.parts import head_names
+from mdprop.settings import expanded
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 PRETRAINED = "pretrained"
@@ -33,7 +34,7 @@ def load_weights(network: nn.Module, backbone: str, weights: str) -> None:
     and where a download fails.
     """
     if Path(weights).suffix.lower() in SUFFIXES:
-        state: Mapping[str, Tensor] = read_state(Path(weights).expanduser())
+        state: Mapping[str, Tensor] = read_state(expanded(weights, "model.weights"))
     else:
         state = _published(backbone, weights)
     _fit(network, state, f"model.weights: {weights} does not fit {backbone}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
-from mdprop.errors import EXIT_CODE, MDPropError, ParameterError, one_line
+from mdprop.errors import EXIT_CODE, ParameterError, mistake_in, say
 from mdprop.runtime.hardware import device, started_by_torchrun
 
 if TYPE_CHECKING:
@@ -119,10 +119,11 @@ def _end(error: BaseException, store: Store) -> NoReturn:
     first = not isinstance(error, SystemExit | KeyboardInterrupt)
     with contextlib.suppress(RuntimeError):  # the store may be gone
         first = first and store.add("failed", 1) == 1
-    if first and isinstance(error, MDPropError):
-        print(f"error: {one_line(error)}", file=sys.stderr)
+    mistake = mistake_in(error)
+    if first and mistake:
+        say(mistake)
     elif first:
         sys.excepthook(type(error), error, error.__traceback__)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit((EXIT_CODE if isinstance(error, MDPropError) else 1) if first else 128 + signal.SIGTERM)
+    os._exit((EXIT_CODE if mistake else 1) if first else 128 + signal.SIGTERM)

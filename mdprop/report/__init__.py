@@ -30,6 +30,7 @@ def write_report(
     channel_std: Sequence[float],
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> str:
     """Write the report to `out_dir` and return its table for the terminal.
 
@@ -42,6 +43,7 @@ def write_report(
     channel_std: what the network divides each channel by, in pixels of [0, 1]; relates the units of radii.
     settings: {section: {key: value}}, shown as it is; nested mappings are allowed.
     provenance: {key: value}, shown as it is; no timestamps, or the bytes differ.
+    notes: sentences about the images, such as which were left out.
 
     Raises `ResultError` where a metrics.json, queries.parquet or checks.json is missing, one of them or
     a curve cannot be read, or a file cannot be written.
@@ -59,6 +61,7 @@ def write_report(
         channel_std=channel_std,
         settings=settings,
         provenance=provenance,
+        notes=notes,
         intervals=intervals,
         findings=read_findings(runs),
     )

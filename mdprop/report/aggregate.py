@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, TypedDict
 
 from mdprop.errors import ResultError
-from mdprop.files import read_json
+from mdprop.files import read_json, read_sealed_json
 from mdprop.runs import Run
 
 REMEDY = "run `dvc repro`"
@@ -63,7 +63,7 @@ def collect(runs: Iterable[Run]) -> Rows:
 
 def _read_metrics(path: Path) -> Metrics:
     remedy = f"delete it and {REMEDY}" if path.exists() else REMEDY
-    content = read_json(path, remedy)
+    content = read_sealed_json(path, REMEDY)
     if not content:
         raise ResultError(f"{path} holds no input set: {remedy}")
     read: dict[str, dict[str, float | None]] = {}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdprop.errors import ResultError
-from mdprop.files import read_json
+from mdprop.files import read_sealed_json, sealed_json
 from mdprop.report.aggregate import REMEDY, Summary
 from mdprop.report.comparisons import HEADLINE, STANDARD, mean_of
 from mdprop.statistics import Interval
@@ -70,7 +69,7 @@ def intervals_json(intervals: Intervals) -> str:
             for reference, rows in intervals.against.items()
         },
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return sealed_json(content, allow_nan=False)
 
 
 def _ends(interval: Interval) -> dict[str, float | None]:
@@ -95,7 +94,7 @@ def load_intervals(path: Path, summary: Summary) -> Intervals:
     """
     if not path.exists():
         return UNKNOWN
-    content = read_json(path, REMEDY)
+    content = read_sealed_json(path, REMEDY)
     try:
         recall = {
             row: {

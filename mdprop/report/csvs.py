@@ -13,7 +13,7 @@ from mdprop.report.aggregate import Stat, Summary
 from mdprop.report.comparisons import HEADLINE, compare, value_of
 from mdprop.report.confidence import UNKNOWN, Intervals
 from mdprop.report.curves import METRICS, Curves
-from mdprop.report.sets import Family, InputSet, families, input_sets
+from mdprop.report.sets import Family, InputSet, corrupted_sets, families, input_sets
 
 Row = Sequence[str | int | float | None]
 Points = Mapping[str, Sequence[tuple[float, Stat | None]]]  # row of the table -> x and the metric there
@@ -70,7 +70,8 @@ def table_csv(summary: Summary, threats: Mapping[str, Threat], intervals: Interv
     """
     rows: list[Row] = []
     for method, sets in summary.items():
-        for s in input_sets({method: sets}, threats):
+        corrupted = map(InputSet, corrupted_sets({method: sets}, threats))
+        for s in (*input_sets({method: sets}, threats), *corrupted):
             attack = (s.threat.goal, s.threat.norm, s.threat.units) if s.threat else (None, None, None)
             for metric, stat in sets[s.name].items():
                 difference, ratio = compare(summary, method, s.name, metric)

@@ -15,6 +15,7 @@ from mdprop.branches import CLEAN
 from mdprop.report.aggregate import Summary, branch_of, method_of
 from mdprop.report.comparisons import HEADLINE, MARK, STANDARD, interval_note, spread_note
 from mdprop.report.confidence import UNKNOWN, Intervals
+from mdprop.report.corruptions import corruption_table
 from mdprop.report.curves import Curves
 from mdprop.report.figures import Plot, recall_plots, training_plots
 from mdprop.report.findings import Findings
@@ -41,6 +42,7 @@ def render_page(
     channel_std: Sequence[float],
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    notes: Sequence[str] = (),
     intervals: Intervals = UNKNOWN,
     findings: Findings = (),
 ) -> str:
@@ -78,8 +80,10 @@ def render_page(
         ],
         findings=findings,
         score=score_table(summary),
+        corruptions=corruption_table(summary, threats),
         embedding=embedding_table(summary),
         inputs=input_table(summary, sets, channel_std),
+        notes=notes,
         plots=recall_plots(summary, sets),
         curves=training_plots(curves),
         settings=settings_tables(settings),

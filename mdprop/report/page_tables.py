@@ -220,7 +220,7 @@ def _means(threat: Threat | None, name: str) -> str:
         return MISSING
     value = getattr(threat, name)
     if value is None:
-        return {"step_ratio": "1 / steps", "start_noise": "ε"}.get(name, MISSING)
+        return {"step_ratio": "1 / steps", "start_noise": "ε", "branch": "answering"}.get(name, MISSING)
     return f"{value} ε" if name == "step_ratio" else _text(value)
 
 

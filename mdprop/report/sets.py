@@ -11,6 +11,7 @@ from typing import Any
 from mdprop.attacks.goals import GOALS
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
+from mdprop.corruptions import parse_set
 from mdprop.report.aggregate import Summary
 from mdprop.runs import CHECKS, SCORE, WORST_CASE
 
@@ -68,16 +69,24 @@ class Family:
 def input_sets(summary: Summary, threats: Mapping[str, Threat]) -> list[InputSet]:
     """The input sets of the summary: clean, the worst case, then goal by goal with growing epsilon.
 
-    threats: the attack of each set by name; those not named come last, under their own names.
+    threats: the attack of each set by name; those not named come last, under their own names. Of
+    corruptions there is the mean only: see `corrupted_sets`.
     """
     named = dict.fromkeys(name for sets in summary.values() for name in sets)
-    names = [name for name in named if name not in (CHECKS, SCORE)]
+    single = corrupted_sets(summary, threats)
+    names = [name for name in named if name not in (CHECKS, SCORE, *single)]
     known = {name: threats[name] for name in names if name in threats}
     labels = _set_labels(known)
     attacked = [InputSet(name, known[name], labels[name]) for name in sorted(known, key=_place(known))]
     first = [InputSet(name) for name in (CLEAN, WORST_CASE) if name in names and name not in known]
     there = {*known, *(s.name for s in first)}
     return [*first, *attacked, *(InputSet(name) for name in names if name not in there)]
+
+
+def corrupted_sets(summary: Summary, threats: Mapping[str, Threat]) -> dict[str, tuple[str, int]]:
+    """Kind and severity of the corrupted input sets of the summary, by name."""
+    named = dict.fromkeys(name for sets in summary.values() for name in sets if name not in threats)
+    return {name: parsed for name in named if (parsed := parse_set(name))}
 
 
 def families(sets: Iterable[InputSet]) -> list[Family]:
@@ -150,13 +159,14 @@ def _alike(labels: Mapping[str, str], threats: Mapping[str, Threat]) -> list[lis
 
 
 def _differences(threats: Sequence[Threat]) -> list[str]:
-    """For each attack what it does not share with all the others: `ℓ2, steps 50`."""
+    """For each attack what it does not share with all the others: `ℓ2, steps 50, from at/0`."""
     fields = [
         field
         for field in Threat.model_fields
         if field not in ("goal", "epsilon") and len({getattr(t, field) for t in threats}) > 1
     ]
-    return [", ".join(_in_words(field, getattr(t, field)) for field in fields) for t in threats]
+    words = [[_in_words(field, getattr(t, field)) for field in fields] for t in threats]
+    return [", ".join(word for word in own if word) for own in words]
 
 
 def _in_words(field: str, value: object) -> str:
@@ -164,5 +174,7 @@ def _in_words(field: str, value: object) -> str:
         return NORM_LABELS[str(value)]
     if field == "units":
         return str(value)
+    if field in ("branch", "source"):
+        return "" if value is None else f"{'through' if field == 'branch' else 'from'} {value}"
     text = "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return f"{field.replace('_', ' ')} {text}"

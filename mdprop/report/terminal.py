@@ -25,7 +25,7 @@ from mdprop.report.comparisons import (
 )
 from mdprop.report.confidence import UNKNOWN, Intervals
 from mdprop.report.sets import UNIT_LABELS, InputSet, input_sets, shown_norms, shown_units
-from mdprop.runs import WORST_CASE
+from mdprop.runs import CORRUPTED, WORST_CASE
 
 
 def terminal_table(
@@ -126,6 +126,8 @@ def _legend(summary: Summary, sets: Sequence[InputSet], intervals: Intervals) ->
     lines = [" ".join([f"Recall@1 in %, {spread_note(summary, spread=not known)}.", *_radii(sets)])]
     if any(s.name == WORST_CASE for s in sets):
         lines.append("Worst case: right under every attack; the number to quote.")
+    if any(s.name == CORRUPTED for s in sets):
+        lines.append("Corruptions: the mean over kinds and severities; no attack.")
     if any(branch_of(row) for row in summary):
         lines.append("A row method@branch answers, and is attacked, through that batch-norm branch.")
     if known:

@@ -19,6 +19,7 @@ from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.errors import ResultError
 from mdprop.metrics import clustering_scores, embedding_density, retrieve, spectral_decay
 from mdprop.metrics.retrieval import Retrieval
+from mdprop.robustness.sampling import is_measurable, with_partner
 from mdprop.robustness.score import score_of, spread
 from mdprop.robustness.worst_case import worst_case_of
 from mdprop.runs import GALLERY, SCORE, WORST_CASE, Run
@@ -46,17 +47,22 @@ class Images:
 
 
 def evaluate_run(
-    run: Run, branches: Sequence[str], threats: Mapping[str, Threat], settings: EvaluateSettings
+    run: Run, branches: Sequence[str], given: Mapping[str, Threat], settings: EvaluateSettings
 ) -> tuple[dict[str, Metrics], list[Columns]]:
     """What each query finds, and the measures of each input set.
 
     Queries search the gallery of a data set that has one, else the clean images; adversarial ones
     without their own clean image. In a second protocol each adversarial query searches all other
-    adversarial images of its set. Gallery and queries are embedded through the answering branch. Sets
+    adversarial images of its set. What needs another image of a query's class among the queries, as that
+    protocol, clusters and density do, is measured over the queries that have one: `queries_with_partner`
+    says how many, and where they are of fewer than two classes, these measures are left out. Gallery and
+    queries are embedded through the answering branch. Sets
     whose goal moves an image of the gallery have measures of the goal only.
 
     The input set `worst_case` counts a query only where it is right under every attack that harms;
     `robustness_score` is there where all of RobRank's goals are among the threats.
+
+    given: the attacks by the name of their set.
 
     Returns {input set: {metric: value}}, where a set of another branch than clean is called
     <set>@<branch>; and the columns of queries.parquet, set by set: see `write_queries`. The means of
@@ -67,6 +73,7 @@ def evaluate_run(
     metrics: dict[str, Metrics] = {}
     queries: list[Columns] = []
     for branch in branches:
+        threats = {name: threat.seen_from(branch) for name, threat in given.items()}
         clean = Images(*read_embeddings(run.embeddings(branch, CLEAN)))
         separate = run.embeddings(branch, GALLERY)
         gallery = Images(*read_embeddings(separate)) if separate.exists() else clean
@@ -91,7 +98,8 @@ def evaluate_run(
         if attacks:
             columns, metrics[set_name(WORST_CASE, branch)] = worst_case_of(queries, attacks, branch)
             queries.append(columns)
-        score = score_of({n: metrics[set_name(n, branch)] for n in (CLEAN, *threats)}, threats)
+        own = {name: threat for name, threat in threats.items() if threat.white_box}
+        score = score_of({n: metrics[set_name(n, branch)] for n in (CLEAN, *own)}, own)
         if score:
             metrics[set_name(SCORE, branch)] = score | {"spread": spread(clean.embeddings)}
     return metrics, queries
@@ -107,19 +115,20 @@ def _retrieved(
 ) -> tuple[Columns, Metrics]:
     """What the queries in `path` find, in the gallery and, where they are attacked, among themselves."""
     try:
-        columns, values = _retrieval(images, gallery, settings)
+        columns, values = retrieval(images, gallery, settings)
         values |= _space(images, settings.seed)
         if attacked:
             among = retrieve(images.embeddings, images.labels, settings.ks)
             columns["rank_all_adversarial"] = among.rank
-            values |= {f"recall_at_{k}_all_adversarial": among.recall(k) for k in settings.ks}
+            values |= _among_themselves(among, images.labels, settings.ks)
     except ValueError as error:
-        causes = "too few adversary.queries, model.embedding_dim below 3, or a training that diverged"
-        raise ResultError(f"{path} cannot be measured: {error} ({causes})") from None
+        raise ResultError(
+            f"{path} cannot be measured: {error} (too few images, or a training that diverged)"
+        ) from None
     return columns, values
 
 
-def _retrieval(images: Images, gallery: Images, settings: EvaluateSettings) -> tuple[Columns, Metrics]:
+def retrieval(images: Images, gallery: Images, settings: EvaluateSettings) -> tuple[Columns, Metrics]:
     """Where each query finds its class, and what that amounts to."""
     found: Retrieval = retrieve(
         images.embeddings,
@@ -144,13 +153,24 @@ def _retrieval(images: Images, gallery: Images, settings: EvaluateSettings) -> t
     return columns, values | dict(found.gaps)
 
 
+def _among_themselves(found: Retrieval, labels: NDArray[np.int64], ks: Sequence[int]) -> Metrics:
+    """Recall of the queries that have another image of their class to find."""
+    if not is_measurable(labels):
+        return {}
+    rank = found.rank[with_partner(labels)]
+    return {f"recall_at_{k}_all_adversarial": float(np.mean((rank > 0) & (rank <= k))) for k in ks}
+
+
 def _space(images: Images, seed: int) -> Metrics:
-    density = embedding_density(images.embeddings, images.labels)
-    return {
-        **clustering_scores(images.embeddings, images.labels, seed=seed),
-        **{f"density_{key}": value for key, value in density.items()},
-        "spectral_decay": spectral_decay(images.embeddings),
-    }
+    """The shape of the space; of classes only where images have others of theirs beside them."""
+    paired = with_partner(images.labels)
+    values: Metrics = {"queries_with_partner": int(paired.sum())}
+    if is_measurable(images.labels):
+        embeddings, labels = images.embeddings[paired], images.labels[paired]
+        density = embedding_density(embeddings, labels)
+        values |= clustering_scores(embeddings, labels, seed=seed)
+        values |= {f"density_{key}": value for key, value in density.items()}
+    return values | {"spectral_decay": spectral_decay(images.embeddings)}
 
 
 def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, clean: Images) -> Columns:
@@ -158,18 +178,20 @@ def _attack(run: Run, branch: str, name: str, threat: Threat, images: Images, cl
 
     Raises `ResultError` where the set's images are not those that were embedded.
     """
-    outcomes = read_outcomes(run.adversarial(branch, name))
+    attacked = run.attacked(branch, name, threat)
+    outcomes = read_outcomes(attacked)
     if not np.array_equal(outcomes.ids, images.ids):
         raise ResultError(
-            f"{run.adversarial(branch, name)} and {run.embeddings(branch, name)} hold different images: "
-            "run the embed stage again"
+            f"{attacked} and {run.embeddings(branch, name)} hold different images: run the embed stage again"
         )
     own, aims = clean.rows(images.ids), clean.rows(outcomes.aims)
     gallery: Gallery[NDArray[Any]] = Gallery(clean.embeddings, clean.labels, own, images.labels, aims)
     before = clean.embeddings[own]
+    moved = {"moved": np.linalg.norm(images.embeddings - before, axis=1)}
+    if threat.white_box:  # otherwise the attack measured in another space
+        moved["moved_in_attack"] = outcomes.moved
     return {
-        "moved": np.linalg.norm(images.embeddings - before, axis=1),
-        "moved_in_attack": outcomes.moved,
+        **moved,
         "objective": outcomes.objective,
         "size": outcomes.size,
         "outside": outcomes.outside,

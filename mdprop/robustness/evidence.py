@@ -25,6 +25,7 @@ class Evidence:
     parts: of each input set, the columns that `evaluate_run` returns. threats: the attacks, by set.
     spread: of the clean embeddings. gallery_ids, gallery_labels: [G], of the images that queries search.
     components: how many numbers an image has (C·H·W); None where it is not known.
+    apart_alone: how far a clean image's embedding is from that of the image in a batch of its own, at most.
     """
 
     parts: Mapping[str, Columns]
@@ -33,6 +34,7 @@ class Evidence:
     gallery_ids: NDArray[np.int64]
     gallery_labels: NDArray[np.int64]
     components: int | None = None
+    apart_alone: float = 0.0
 
     def attacks(self) -> dict[str, Threat]:
         return {name: threat for name, threat in self.threats.items() if name in self.parts}
@@ -45,9 +47,13 @@ class Evidence:
             if threat.wants.harms and "hit" in self.parts[name] and not isinstance(threat.wants, Rank)
         }
 
-    def with_gradients(self) -> dict[str, Threat]:
-        """Harmful attacks that follow gradients."""
-        return {name: threat for name, threat in self.harmful().items() if threat.optimizer in _GRADIENT}
+    def white_boxes(self) -> dict[str, Threat]:
+        """Harmful attacks that follow the gradients of the network and branch that answer."""
+        return {
+            name: threat
+            for name, threat in self.harmful().items()
+            if threat.white_box and threat.optimizer in _GRADIENT
+        }
 
     def recall(self, name: str) -> float:
         return float(self.parts[name]["hit"].mean())

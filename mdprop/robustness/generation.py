@@ -21,8 +21,10 @@ from mdprop.data.stores.adversarial import Attacked
 from mdprop.data.stores.images import ImageStore
 from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
+from mdprop.models.joint import JointEmbedder
 from mdprop.models.parts import frozen
 from mdprop.parallel.exchange import turns
+from mdprop.robustness.sampling import Draw, drawn_rows
 from mdprop.runtime.memory import trimmed
 
 
@@ -30,8 +32,8 @@ class Adversary:
     """Attacks on the test images through one model, each white-box through the model as it is.
 
     store, transform: the clean test images, as the model meets them.
-    threats: attacks by the name of their set. queries, seed: see `sample_rows`; the seed also decides
-        what each image looks at and where it starts.
+    threats: attacks by the name of their set. queries, draw, seed: see `drawn_rows`; the seed also
+        decides what each image looks at and where it starts.
 
     What the images look at is drawn from the whole store, which is also the gallery of goals that
     compare with one; clean embeddings are computed once for all threats.
@@ -39,17 +41,18 @@ class Adversary:
 
     def __init__(
         self,
-        model: Embedder,
+        model: Embedder | JointEmbedder,
         store: ImageStore,
         transform: v2.Transform,
         threats: Mapping[str, Threat],
         queries: int,
         seed: int,
+        draw: Draw = "images",
     ) -> None:
         self.model, self.store, self.transform = model.eval(), store, transform
         self.threats, self.seed = threats, seed
         self.device = model.mean.device
-        self.rows = sample_rows(len(store), queries, seed)
+        self.rows = drawn_rows(store.labels, queries, seed, draw)
         self._labels = torch.from_numpy(store.labels)
         compares = any(t.wants.needs_gallery or t.wants.needs_ranking for t in threats.values())
         self._embedded = torch.arange(len(store)) if compares else torch.empty(0, dtype=torch.int64)
@@ -65,14 +68,15 @@ class Adversary:
             self._embedded = torch.cat([rows, *looked_at]).unique()
             self._embeddings = self._embed(self._embedded)
 
-    def attack(self, name: str) -> Iterator[Attacked]:
+    def attack(self, name: str, own: slice | None = None) -> Iterator[Attacked]:
         """The images of the sampled rows under one threat, a batch in memory at a time.
 
-        With several processes, the batches of this one's turns. What an image becomes does not depend
-        on how the rows are batched.
+        own: which of the batches; None: with several processes, those of this one's turns. What an image
+        becomes does not depend on how the rows are batched.
         """
         threat, aims = self.threats[name], self._aims[name]
-        for places in trimmed(list(row_batches(range(len(self.rows)), BATCH_SIZE))[turns()]):
+        batches = list(row_batches(range(len(self.rows)), BATCH_SIZE))
+        for places in trimmed(batches[turns() if own is None else own]):
             members, looked_at = self.rows[places], aims[:, places]
             clean = load_images(self.store, members, self.transform).to(
                 self.device, memory_format=torch.channels_last
@@ -155,13 +159,6 @@ class Adversary:
             distances[torch.arange(len(rows)), torch.from_numpy(rows)] = torch.inf
             nearest.append(distances.topk(min(depth, len(self.store) - 1), largest=False).indices.cpu())
         return torch.cat(nearest)
-
-
-def sample_rows(count: int, queries: int, seed: int) -> NDArray[np.int64]:
-    """A seeded sample of `queries` of `count` rows, sorted; all of them where `queries` is 0 or too many."""
-    if queries == 0 or queries >= count:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, queries, replace=False))
 
 
 def _noise(images: Tensor, keys: Keys) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from mdprop.arrays import Array, as_embeddings
+from mdprop.arrays import Array
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
+from mdprop.metrics.geometry import COLLAPSED, spread
 
 RANGES = {
     "ca_plus": (0, 100),
@@ -23,10 +22,6 @@ RANGES = {
     "gtt": (0, 100),
 }
 """The parts of the score, and between which values they lie."""
-
-COLLAPSED = 0.02
-"""A mean cosine distance of 0.02 is a distance of 0.2 (root mean square) between two images. An attack
-that moves every image into another's place then still scores 90 of the 100 points for embedding shift."""
 
 # Of each goal the metric that is a part, and what brings it to the part's unit.
 _MEASURED = {
@@ -96,22 +91,6 @@ def score_of(metrics: Mapping[str, Mapping[str, float]], threats: Mapping[str, T
     parts = {part: factor * metrics[sets[goal]][key] for part, (goal, key, factor) in _MEASURED.items()}
     score = empirical_robustness_score(parts)
     return {"empirical_robustness_score": score, "recall_at_1": metrics[CLEAN]["recall_at_1"], **parts}
-
-
-def spread(embeddings: Array) -> float:
-    """The mean cosine distance of two different images: [N, D] -> 0 (all alike) to about 1.
-
-    A vector of zeros has a cosine of 0 to everything. Raises `ValueError` for fewer than two images,
-    and for values that are not finite.
-    """
-    vectors = as_embeddings(embeddings).astype(np.float64)
-    count = len(vectors)
-    if count < 2:
-        raise ValueError("the spread of embeddings needs two images, not 1")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.where(lengths > 0, lengths, 1)
-    products = np.square(vectors.sum(0)).sum() - np.square(vectors).sum()
-    return float(1 - products / (count * (count - 1)))
 
 
 def is_collapsed(embeddings: Array) -> bool:

@@ -1,4 +1,4 @@
-"""The heap of the C library."""
+"""The memory of the machine, and the heap of the C library."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from mdprop.runtime.hardware import device
+
 T = TypeVar("T")
 
 BATCHES_BETWEEN_TRIMS = 8
+
+
+def machine_memory() -> int:
+    """Bytes that a network's device has, all GPUs together where it runs on them."""
+    import torch
+
+    if device().type == "cuda":
+        properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        return sum(found.total_memory for found in properties)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def trimmed(batches: Iterable[T]) -> Iterator[T]:

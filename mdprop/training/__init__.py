@@ -3,8 +3,8 @@
 from mdprop.training.examples import make_examples
 from mdprop.training.loop import train
 from mdprop.training.records import recorded
-from mdprop.training.run import train_run
+from mdprop.training.run import identity, train_run
 from mdprop.training.step import training_step
-from mdprop.training.validation import recall_at_1
+from mdprop.training.validation import validate
 
-__all__ = ["make_examples", "recall_at_1", "recorded", "train", "train_run", "training_step"]
+__all__ = ["identity", "make_examples", "recorded", "train", "train_run", "training_step", "validate"]

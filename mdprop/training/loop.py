@@ -18,6 +18,7 @@ from mdprop.models import Embedder, parameter_groups
 from mdprop.parallel.batchnorm import synchronize_batchnorm
 from mdprop.parallel.exchange import share_gradients
 from mdprop.runtime.progress import track
+from mdprop.training.state import Keeper, Progress
 from mdprop.training.step import training_step
 
 
@@ -29,17 +30,23 @@ def train(
     settings: TrainSettings,
     attack: AttackSettings | None,
     seed: int,
-    after_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, values: None,
+    after_epoch: Callable[[int, Mapping[str, float]], Mapping[str, float]] = lambda epoch, values: values,
+    keeper: Keeper | None = None,
 ) -> Embedder:
     """Train `model` in place and return it, in eval mode; the last epoch's weights are kept.
 
     loader: batches by a `ClassBalancedSampler`, whose epoch is set here; with several processes,
         this one's rows of them.
     settings: epochs, rates, schedule ("constant", the authors', or "one_cycle", Smith and Topin 2019,
-        with the rates as its peaks), weight decay and precision.
+        with the rates as its peaks; a single step has the peaks), weight decay and precision.
     attack: how examples are made; None for a method without any.
     seed: of targets and start noise, drawn from (seed, epoch).
-    after_epoch: called with the number of epochs done and {"loss": mean of the epoch}.
+    after_epoch: called with the number of epochs done and {"loss": mean of the epoch}; returns the
+        values that the epoch's curves show.
+    keeper: of the state, from which the training goes on where it was interrupted.
+
+    Raises `ParameterError` for a loss or a weight that is not finite, which is looked for after each
+    epoch, and when a state is written.
 
     (The authors keep the epoch with the best Recall@1 on the test classes.)
     """
@@ -47,28 +54,49 @@ def train(
     assert isinstance(sampler, ClassBalancedSampler)
     device = model.mean.device
     synchronize_batchnorm(model)
+    progress = _start(model, loss, settings, len(loader), device)
+    if keeper is not None:
+        keeper.resume(progress)
+    while progress.epoch < settings.epochs:
+        sampler.epoch, sampler.first = progress.epoch, progress.step
+        if not progress.step:
+            progress.generator.manual_seed(seed * 1_000_003 + progress.epoch)
+        shown = f"{method.name}, epoch {progress.epoch + 1} of {settings.epochs}"
+        for images, labels in track(progress.begin(loader), shown, len(loader) - progress.step):
+            images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
+            value = training_step(
+                model, loss, method, images, labels, attack, progress.generator, settings.precision
+            )
+            progress.optimizer.zero_grad()
+            value.backward()
+            share_gradients(model.parameters(), loss.parameters())
+            progress.optimizer.step()
+            if progress.scheduler is not None:
+                progress.scheduler.step()
+            progress.losses[progress.step] = value.detach()
+            progress.step += 1
+            if keeper is not None:
+                keeper.after_step(progress)
+        mean = progress.mean_loss()
+        progress.curves.append(dict(after_epoch(progress.epoch + 1, {"loss": mean})))
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        if keeper is not None:
+            keeper.after_epoch(progress)
+    return model.eval()
+
+
+def _start(
+    model: Embedder, loss: nn.Module, settings: TrainSettings, steps: int, device: torch.device
+) -> Progress:
+    """A training before its first step; steps: of an epoch."""
     groups = _optimizer_groups(model, loss, settings)
     optimizer = torch.optim.Adam(groups, fused=True)
     scheduler = None
-    if settings.schedule == "one_cycle":
+    if settings.schedule == "one_cycle" and settings.epochs * steps > 1:  # one step has no way up and down
         peaks = [group["lr"] for group in groups]
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, settings.epochs * len(loader))
-    for epoch in range(settings.epochs):
-        sampler.epoch = epoch
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        total = torch.zeros((), device=device)
-        for images, labels in track(loader, f"{method.name}, epoch {epoch + 1} of {settings.epochs}"):
-            images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
-            value = training_step(model, loss, method, images, labels, attack, generator, settings.precision)
-            optimizer.zero_grad()
-            value.backward()
-            share_gradients(model.parameters(), loss.parameters())
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            total += value.detach()
-        after_epoch(epoch + 1, {"loss": total.item() / len(loader)})
-    return model.eval()
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, settings.epochs * steps)
+    losses = torch.zeros(steps, device=device)
+    return Progress(settings, model, loss, optimizer, scheduler, losses, torch.Generator())
 
 
 def _optimizer_groups(model: Embedder, loss: nn.Module, settings: TrainSettings) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from mdprop.errors import disk_error
 from mdprop.runtime.hardware import is_main
 
 Record = Callable[[int, Mapping[str, float]], None]
@@ -12,18 +13,35 @@ Record = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def recorded(folder: str) -> Iterator[Record]:
-    """A function that adds an epoch's values to the curves in `folder`; of several processes, one does."""
+    """A function that adds an epoch's values to new curves in `folder`; of several processes, one does.
+
+    `DiskError` where the file system refuses.
+    """
     if not is_main():
         yield lambda epoch, values: None
         return
-    from dvclive import Live
+    with _named(folder):
+        from dvclive import Live
 
-    with Live(folder, dvcyaml=None, save_dvc_exp=False) as live:
+        live = Live(folder, dvcyaml=None, save_dvc_exp=False)
 
-        def record(epoch: int, values: Mapping[str, float]) -> None:
+    def record(epoch: int, values: Mapping[str, float]) -> None:
+        with _named(folder):
             live.step = epoch
             for name, value in values.items():
                 live.log_metric(name, value)
             live.make_summary()
 
+    try:
         yield record
+    finally:
+        with _named(folder):
+            live.end()
+
+
+@contextmanager
+def _named(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, folder) or error from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,15 +17,21 @@ from mdprop.data.loading.datasets import TrainImages, train_loader
 from mdprop.data.loading.samplers import ClassBalancedSampler
 from mdprop.data.loading.transforms import test_transform, train_transform
 from mdprop.data.stores.images import ImageStore
+from mdprop.errors import ModelError, ParameterError
 from mdprop.layers import reset_statistics
 from mdprop.losses import build_loss
 from mdprop.methods import Method
+from mdprop.metrics.geometry import COLLAPSED
 from mdprop.models import Embedder, build_model, place
+from mdprop.models.parts import broken_weights
 from mdprop.parallel.rows import clean_rows
-from mdprop.runtime.hardware import device, workers
+from mdprop.runtime.hardware import device, is_main, workers
+from mdprop.runtime.provenance import provenance
+from mdprop.runtime.state import State, computed_from, file_digest, say
 from mdprop.training.loop import train
-from mdprop.training.records import Record, recorded
-from mdprop.training.validation import recall_at_1
+from mdprop.training.records import recorded
+from mdprop.training.state import Keeper
+from mdprop.training.validation import validate
 
 
 def train_run(
@@ -38,11 +45,13 @@ def train_run(
     loss: LossSettings,
     settings: TrainSettings,
     attack: AttackSettings | None,
+    state: State,
 ) -> Embedder:
     """Train a method on `prepared`/train.arrow; curves go to `live`, Recall@1 on val.arrow among them.
 
     seed: of weights, batches, augmentation and attacks.
     attack: None for a method without adversarial slices.
+    state: of this training, from which it goes on, and which it leaves complete.
     """
     store, validation = ImageStore(prepared / "train.arrow"), ImageStore(prepared / "val.arrow")
     loader = _batches(method, seed, store, images, settings)
@@ -58,8 +67,28 @@ def train_run(
         feature_dim=embedder.feature_dim,
     ).to(device())
     with recorded(str(live)) as record:
-        after_epoch = _validated(record, embedder, validation, images, settings)
-        return train(embedder, metric_loss, method, loader, settings, attack, seed, after_epoch)
+        name = f"training of {method.name}, seed {seed},"
+        keeper = Keeper(state, record, provenance()["device"], name)
+        after_epoch = _validated(embedder, validation, images, settings)
+        return train(embedder, metric_loss, method, loader, settings, attack, seed, after_epoch, keeper)
+
+
+def identity(
+    method: Method, seed: int, prepared: Path, *, model: ModelSettings, parameters: Mapping[str, object]
+) -> dict[str, object]:
+    """All that determines the result of `train_run`; parameters: those that the training reads."""
+    weights = Path(model.weights or "").expanduser()
+    libraries = [name for start, name in _LIBRARIES.items() if model.backbone.startswith(start)]
+    return {
+        "method": method.name,
+        "seed": seed,
+        "parameters": parameters,
+        "weights": file_digest(weights) if weights.is_file() else None,
+        **computed_from(prepared / "train.arrow", prepared / "val.arrow", libraries=libraries),
+    }
+
+
+_LIBRARIES = {"timm:": "timm", "efficientnet_lite0": "efficientnet-lite-pytorch"}
 
 
 def _batches(
@@ -91,22 +120,43 @@ def _start(
         mean=images.mean,
         std=images.std,
     )
+    if name := broken_weights(embedder):
+        raise ModelError(f"model.weights: {model.weights} holds values in {name} that are not finite")
     if attack is not None and attack.rule("batchnorm_start") == "reset":
         reset_statistics(embedder, but=CLEAN)
     return place(embedder, device())
 
 
 def _validated(
-    record: Record, model: nn.Module, store: ImageStore, images: ImageSettings, settings: TrainSettings
-) -> Callable[[int, Mapping[str, float]], None]:
-    """A function that records an epoch, every so often with Recall@1 on the validation classes."""
+    model: nn.Module, store: ImageStore, images: ImageSettings, settings: TrainSettings
+) -> Callable[[int, Mapping[str, float]], dict[str, float]]:
+    """A function that gives an epoch's curves, every so often with Recall@1 on the validation classes.
+
+    It raises `ParameterError` for embeddings that are not finite, and says once that they are all alike.
+    """
     every = settings.validate_every if len(store) else 0
     transform = test_transform(images.resize, images.image_size)
+    said = False
 
-    def after_epoch(epoch: int, values: Mapping[str, float]) -> None:
+    def after_epoch(epoch: int, values: Mapping[str, float]) -> dict[str, float]:
+        nonlocal said
         curves = {f"train/{name}": value for name, value in values.items()}
         if every and (epoch % every == 0 or epoch == settings.epochs):
-            curves["validation/recall_at_1"] = recall_at_1(model, store, transform, device())
-        record(epoch, curves)
+            found = validate(model, store, transform, device())
+            if not math.isfinite(found.spread):
+                raise ParameterError(
+                    f"training diverged: embeddings of validation images are not finite after epoch {epoch}; "
+                    f"lower train.learning_rate ({settings.learning_rate:g})"
+                )
+            if found.spread < COLLAPSED and not said and is_main():
+                said = True
+                say(
+                    f"embeddings have collapsed after epoch {epoch}: two validation images are "
+                    f"{found.spread:.2g} apart (mean cosine distance; below {COLLAPSED:g} all are alike); "
+                    f"lower train.learning_rate ({settings.learning_rate:g}), or check loss.options",
+                    "warning",
+                )
+            curves["validation/recall_at_1"] = found.recall_at_1
+        return curves
 
     return after_epoch

@@ -33,7 +33,7 @@ def training_step(
 
     images [B, C, H, W] in [0, 1], on the model's device; labels [B], on the CPU, where targets are
     drawn: a GPU is not waited for. One metric loss sees clean and adversarial embeddings together,
-    so that pairs between them count. Leaves the model in train mode.
+    so that pairs between them count. NaN where an embedding is not finite. Leaves the model in train mode.
     loss: of (embeddings, labels), or with an attribute `takes_features` of (embeddings, labels, features).
     precision: "bfloat16": the network computes in it, in the attack and in training (autocast);
         weights, batch-norm statistics, pixels, embeddings and the loss stay float32.
@@ -55,7 +55,8 @@ def training_step(
     embeddings, *features = (rows.batch.together(output) for output in outputs)
     labels = rows.batch.together(labels).to(images.device, non_blocking=True)
     value: Tensor = loss(embeddings, labels, *features)
-    return value
+    # Mining finds no pairs among embeddings that are no numbers, and a loss without pairs is 0.
+    return value.masked_fill(~embeddings.detach().isfinite().all(), torch.nan)
 
 
 def _computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

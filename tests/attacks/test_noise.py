@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -35,6 +36,14 @@ def test_it_follows_the_key_of_each_image_whatever_the_batch(norm: str) -> None:
         own = BALLS[norm](IMAGES[i : i + 1], 0.1, 0.0, 1.0)
         assert torch.equal(noise(own, KEYS[i : i + 1])[0], together[i])
         assert not torch.equal(noise(own, [[7, i, 1]])[0], together[i])
+
+
+@pytest.mark.parametrize("norm", BALLS)
+def test_what_a_key_draws_is_what_numpy_draws(norm: str) -> None:
+    """So that a seed gives the same noise anywhere; in single precision, which numpy draws otherwise."""
+    drawn = torch.from_numpy(np.random.default_rng(KEYS[4]).standard_normal((3, 8, 8), dtype=np.float32))
+    way = drawn.sign() if norm == "linf" else drawn / drawn.norm()
+    assert_close(noise(BALLS[norm](IMAGES, 0.1, -9.0, 9.0), KEYS)[4], IMAGES[4] - 0.1 * way)
 
 
 def test_a_key_has_draws_of_its_own() -> None:

@@ -89,6 +89,7 @@ def test_a_log_says_which_gradients_were_nothing_or_no_number() -> None:
     pgd(objective, IMAGES, ball, steps=3, step_size=0.05, log=log)
     assert log.zero.tolist() == [False, True, False, False, False]
     assert log.broken.tolist() == [False, False, False, True, True]
+    assert GradientLog(IMAGES.to("meta")).zero.is_meta  # where the images are
     assert torch.equal(
         pgd(distance, IMAGES, ball, steps=2, step_size=0.05, log=log),
         pgd(distance, IMAGES, ball, steps=2, step_size=0.05),
@@ -113,6 +114,7 @@ def test_starts_are_in_the_ball(norm: str) -> None:
     sizes = start.abs().amax(1) if norm == "linf" else start.norm(dim=1)
     assert sizes.max() <= 0.1 + 1e-6
     assert sizes.min() > 0.03
+    assert_close(BALLS[norm].start(noise[:1], 0.1).flatten(1), start[:1])
 
 
 def test_without_steps_the_start_is_clipped() -> None:

@@ -219,6 +219,10 @@ def test_mismatch_is_one_minus_the_cosine(protocol: ProtocolName) -> None:
     cosines = [float(MOVED[i] @ SPACE[aim]) for i, aim in enumerate(aims[0])]
     assert goal.objective(MOVED, SPACE[aims]).tolist() == pytest.approx([1 - c for c in cosines])
     assert measured(goal, aims)["target_cosine"].tolist() == pytest.approx(cosines)
+    moved, space = MOVED.float().numpy(), SPACE[aims].float().numpy()
+    found = goal.measure(2 * moved, moved, 3 * space)["target_cosine"]
+    assert found.tolist() == pytest.approx(cosines, abs=1e-6)
+    assert found.dtype == np.float32
 
 
 def test_embedding_shift_needs_a_start_or_has_a_nudge() -> None:

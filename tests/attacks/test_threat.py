@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mdprop.attacks import Threat
+from mdprop import attacks
+from mdprop.attacks import Threat, norms, pgd
 
 STD = torch.tensor([0.2, 0.25]).view(2, 1, 1)
 
@@ -35,22 +36,33 @@ def test_a_radius_may_be_a_fraction(written: Any, value: float) -> None:
     ("given", "message"),
     [
         ({"goal": "x"}, "unknown goal; known: single_target, "),
-        ({"epsilon": -1}, "greater than or equal to 0"),
-        ({"epsilon": "8/0"}, "a number or a fraction such as 4/255 is needed"),
-        ({"epsilon": True}, "valid number"),
+        ({"epsilon": -1}, "a number from 0 to 10000, such as 4/255, is needed"),
+        ({"epsilon": "8/0"}, "a number from 0 to 10000, such as 4/255, is needed"),
+        ({"epsilon": "1e999999999"}, "a number from 0 to 10000, such as 4/255, is needed"),
+        ({"epsilon": 1.5}, r"epsilon: a number from 0 to 1 is needed, in pixels of \[0, 1\]"),
+        ({"start_noise": 1.5}, r"start_noise: a number from 0 to 1 is needed, in pixels of \[0, 1\]"),
+        ({"epsilon": 21, "units": "normalized"}, "epsilon: a number from 0 to 20 is needed, in standard"),
+        ({"epsilon": True}, "a number from 0 to 10000"),
         ({"norm": "l1"}, "'linf' or 'l2'"),
         ({"norm": "l2", "units": "normalized"}, "it needs units: pixel"),
-        ({"steps": 0}, "greater than or equal to 1"),
-        ({"step_ratio": 0}, "greater than 0"),
-        ({"restarts": 0}, "greater than or equal to 1"),
-        ({"restarts": 2, "start_noise": 0}, "are all the same: use 1"),
-        ({"goal": "untargeted", "start_noise": 0}, "no gradient at the clean image: set start_noise"),
+        ({"steps": 0}, "a whole number from 1 to 10000 is needed"),
+        ({"step_ratio": 0}, "a number from 0.0001 to 1 is needed"),
+        ({"restarts": 0}, "a whole number from 1 to 100 is needed"),
+        ({"restarts": 2, "start_noise": 0}, "restarts: without start_noise all are the same: 1 is needed"),
+        ({"goal": "untargeted", "start_noise": 0}, "start_noise: goal untargeted has no gradient at the clean image"),
         ({"radius": 1}, "Extra inputs"),
     ],
 )
 def test_what_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Threat(**{"goal": "single_target", "epsilon": 0.1, **given})
+
+
+def test_names_that_need_torch_are_there_when_asked_for() -> None:
+    assert attacks.feature_attack is pgd.feature_attack
+    assert attacks.Bound is norms.Bound
+    with pytest.raises(AttributeError, match=r"^module mdprop\.attacks has no attribute pgb$"):
+        attacks.pgb  # noqa: B018
 
 
 def test_no_radius_needs_no_start() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tempfile
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mdprop.data import images
-from mdprop.data.images import decode, open_image, orientation, to_mode
+from mdprop.data.images import ImageError, decode, open_image, orientation, to_mode
 from mdprop.errors import DataError
 
 COLOURS = (
@@ -88,6 +90,176 @@ def test_pixels_of_unknown_range_are_refused(image: np.ndarray) -> None:
         pixels(encode(Image.fromarray(image), "TIFF"), "L")
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+@pytest.mark.parametrize("largest", [1, 255, 4095, 65535, 2**31 - 1])
+def test_32_bit_integers_are_refused(dtype: Any, largest: int) -> None:
+    with pytest.raises(
+        DataError, match=r"beyond 16 bits \(mode I\), whose range is not known: save it with 8 or"
+    ):
+        pixels(encode(Image.fromarray(np.array([[0, largest]], dtype)), "TIFF"), "L")
+
+
+def test_signed_16_bit_integers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="whose range is not known"):
+        pixels(tiff(np.array([[0, 32767]], "<i2"), {339: 2}), "L")
+
+
+@pytest.mark.parametrize("bits", range(8, 16))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
+def test_grey_of_fewer_bits_in_16_is_refused(kind: str, bits: int) -> None:
+    deep = np.full((32, 32), 2**bits - 1, np.uint16)
+    deep[0] = 0
+    with pytest.raises(
+        DataError, match=f"16-bit pixels of which none is above {2**bits - 1:,}, so that their range"
+    ):
+        pixels(
+            encode(Image.fromarray(deep), kind, **({"irreversible": False} if kind == "JPEG2000" else {})),
+            "L",
+        )
+
+
+def test_a_black_image_of_16_bits_is_refused() -> None:
+    with pytest.raises(
+        DataError, match="of which none is above 0, so that their range is not known: scale them"
+    ):
+        pixels(encode(Image.fromarray(np.zeros((2, 2), np.uint16)), "PNG"), "L")
+
+
+def test_a_pgm_says_what_its_range_is() -> None:
+    data = b"P5 3 1 4095\n" + struct.pack(">HHH", 0, 2048, 4095)
+    np.testing.assert_array_equal(pixels(data, "L"), [[0, 128, 255]])
+    np.testing.assert_array_equal(pixels(b"P2 3 1 4095\n0 2048 4095\n", "L"), [[0, 128, 255]])
+    colours = b"P6 1 1 4095\n" + struct.pack(">HHH", 0, 2048, 4095)
+    np.testing.assert_allclose(pixels(colours, "RGB"), [[[0, 128, 255]]], atol=1)
+
+
+def tiff(deep: np.ndarray, tags: dict[int, int]) -> bytes:
+    """A TIFF of one strip of pixels [H, W] or [H, W, 3], with one sample format for all; others in `tags`."""
+    channels = deep.shape[2] if deep.ndim == 3 else 1
+    pixels = deep.tobytes()
+    entries = {
+        256: deep.shape[1],
+        257: deep.shape[0],
+        258: 8 * deep.itemsize,
+        259: 1,
+        262: 1 if channels == 1 else 2,
+    }
+    entries |= {273: 8, 277: channels, 278: deep.shape[0], 279: len(pixels), **tags}
+    directory = struct.pack("<H", len(entries))
+    end = 8 + len(pixels)
+    for tag, value in sorted(entries.items()):
+        if tag == 258 and channels == 3:
+            directory += struct.pack("<HHII", tag, 3, 3, end + 2 + 12 * len(entries) + 4)
+        else:
+            directory += struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value)
+    return (
+        b"II*\0"
+        + struct.pack("<I", end)
+        + pixels
+        + directory
+        + bytes(4)
+        + struct.pack("<HHH", *[8 * deep.itemsize] * 3)
+    )
+
+
+def png(rows: np.ndarray, bits: int, colour: int, key: bytes = b"") -> bytes:
+    """A PNG of rows of bytes, of any depth and colour type, with a transparent colour."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    width = rows.shape[1] * 8 // bits // channels
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0))]
+    chunks += [(b"tRNS", key)] if key else []
+    chunks += [(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def deep_colours(kind: str, largest: int) -> bytes:
+    """Two pixels of 16 bits a channel, black and grey, without transparency or with it all opaque."""
+    values = [0, largest]
+    if kind == "TIFF":
+        return tiff(np.array([[[value] * 3 for value in values]], "<u2"), {})
+    if kind == "PPM":
+        return b"P6 2 1 65535\n" + struct.pack(">6H", *[0] * 3, *[largest] * 3)
+    channels, colour = {"RGB": (3, 2), "grey and alpha": (1, 4), "RGBA": (3, 6)}[kind]
+    alpha = [65535] if colour > 2 else []
+    row = np.array([[*[value] * channels, *alpha] for value in values], ">u2")
+    return png(row.reshape(1, -1).view(np.uint8), 16, colour)
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "grey and alpha", "TIFF", "PPM"])
+@pytest.mark.parametrize("bits", [10, 12, 15])
+def test_colours_of_fewer_bits_in_16_are_refused(kind: str, bits: int) -> None:
+    with pytest.raises(DataError, match=r"16-bit pixels of which none is above [\d,]+, so that their range"):
+        pixels(deep_colours(kind, 2**bits - 1), "RGB")
+    seen = pixels(deep_colours(kind, 65535), "RGB")
+    np.testing.assert_array_equal(seen, [[[0] * 3, [255] * 3]])
+
+
+def test_a_tiff_whose_white_is_zero() -> None:
+    deep = np.array([[0, 65535, 257 * 200]], "<u2")
+    np.testing.assert_array_equal(pixels(tiff(deep, {262: 0}), "L"), [[255, 0, 55]])
+    np.testing.assert_array_equal(pixels(tiff(deep, {262: 1}), "L"), [[0, 255, 200]])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_transparent_value_of_16_bit_grey_becomes_white(mode: str) -> None:
+    row = np.array([[0, 1, 40000, 40001, 65535]], ">u2")
+    for key, expected in ((0, [255, 0, 156, 156, 255]), (40000, [0, 0, 255, 156, 255])):
+        seen = pixels(png(row.view(np.uint8), 16, 0, struct.pack(">H", key)), mode)
+        np.testing.assert_array_equal(seen.reshape(5, -1)[:, 0], expected)
+
+
+def test_a_transparent_value_does_not_tell_the_range() -> None:
+    row = np.array([[0, 4095, 65535]], ">u2").view(np.uint8)
+    with pytest.raises(DataError, match="none is above 4,095"):
+        pixels(png(row, 16, 0, struct.pack(">H", 65535)), "L")
+    nothing = np.array([[7, 7]], ">u2").view(np.uint8)
+    np.testing.assert_array_equal(pixels(png(nothing, 16, 0, struct.pack(">H", 7)), "L"), [[255, 255]])
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(1, 0b01000000), (2, 0b00011011), (4, 0x3C)])
+def test_the_transparent_value_of_few_bits_becomes_white(bits: int, packed: int) -> None:
+    row, most = np.array([[packed]], np.uint8), 2**bits - 1
+    plain = pixels(png(row, bits, 0), "L")[0]
+    for key in range(most + 1):
+        seen = pixels(png(row, bits, 0, struct.pack(">H", key)), "L")[0]
+        np.testing.assert_array_equal(seen, np.where(plain == key * 255 // most, 255, plain))
+
+
+def test_a_transparent_colour_of_16_bits_is_refused() -> None:
+    row = np.array([[0, 0, 0, 65535, 1, 2]], ">u2").view(np.uint8)
+    with pytest.raises(
+        DataError, match="16 bits a channel and a transparent colour, which is lost in 8: save it"
+    ):
+        pixels(png(row, 16, 2, struct.pack(">HHH", 65535, 1, 2)), "RGB")
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/null", "folder"])
+def test_only_regular_files_are_opened(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "a.png"
+    if target == "pipe":
+        os.mkfifo(path)
+    elif target == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    with pytest.raises(ImageError, match=f"^image {path} is no regular file: remove it$") as caught:
+        open_image(path)
+    assert (caught.value.name, caught.value.problem) == (f"image {path}", "is no regular file")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.touch()
+    os.truncate(path, 2**40)
+    with pytest.raises(
+        ImageError, match=rf"^image {path} is too large \(1,099,511,627,776 bytes\): scale it"
+    ):
+        open_image(path)
+
+
 def test_lab() -> None:
     lab = Image.merge(
         "LAB", [Image.new("L", (4, 4), value) for value in (138, 166, 174)]
@@ -101,7 +273,8 @@ def test_pixels_of_unknown_range_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "float.tif"
     Image.new("F", (4, 4)).save(path)
     with pytest.raises(
-        DataError, match=rf"^image {path} has pixels beyond 16 bits \(mode F\): save it with 8"
+        DataError,
+        match=rf"^image {path} has pixels beyond 16 bits \(mode F\), whose range is not known: save",
     ):
         to_mode(open_image(path), "RGB")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-import json
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,16 +14,19 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-import mdprop.data.prepare
+import mdprop.data.packing
 from mdprop.data.images import decode
-from mdprop.data.prepare import encode_entry, prepare
+from mdprop.data.packing import Encoded, encode_entry
+from mdprop.data.prepare import prepare
 from mdprop.data.readers import glyphs
 from mdprop.data.readers.entries import Entry
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.data.stores.images import ImageStore
-from mdprop.errors import DataError
+from mdprop.errors import DataError, DiskError
+from mdprop.files import read_sealed_json
 from tests.data.readers import trees
 from tests.data.readers.blocks import IMAGES, settings
+from tests.data.readers.packing import nothing_changes
 
 MakeClasses = Callable[..., None]
 SPLITS = ("train", "val", "test")
@@ -84,8 +87,8 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
             original = Image.open(root / store.path(row))
             np.testing.assert_array_equal(shown(store.image(row)), np.asarray(original))
             assert store.path(row).startswith(store.class_names[int(store.labels[row])])
-    digests = [manifest["splits"][split].pop("sha256") for split in SPLITS]
-    assert len({*digests}) == 3
+    for kind in ("sha256", "digest"):
+        assert len({manifest["splits"][split].pop(kind) for split in SPLITS}) == 3
     assert manifest == {
         "name": "x",
         "settings": {
@@ -107,13 +110,15 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
             }
             for split, classes in zip(SPLITS, (2, 1, 3), strict=True)
         },
+        "skipped": [],
+        "duplicates": {"across_splits": 0, "within_splits": 0, "pairs": []},
     }
 
 
 def test_the_manifest_is_what_is_returned(tmp_path: Path, root: Path) -> None:
     (root / "b" / "0.png").unlink()
     manifest = prepare("x", folder_settings(root), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
+    assert read_sealed_json(tmp_path / "out" / "manifest.json", "prepare it") == manifest
     assert manifest["splits"]["train"]["min_images_per_class"] == 2
     assert manifest["splits"]["val"]["images"] == manifest["splits"]["val"]["max_images_per_class"] == 0
     assert len(ImageStore(tmp_path / "out" / "val.arrow")) == 0
@@ -241,13 +246,13 @@ def test_the_short_side_is_resized(
 
 def test_resizing_does_not_alias() -> None:
     stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
-    data = encode_entry(Entry("a", "a/0", lambda name: stripes), "L", 8, "raw")
+    data = encode_entry(Entry("a", "a/0", lambda name: stripes), "L", 8, "raw").image
     assert np.ptp(decode(data, "L").numpy().astype(int)) < 10
 
 
 def test_an_elongated_image_is_refused(tmp_path: Path, root: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^image a/0.png of 2000x1 pixels is too elongated .*: crop or remove it$"
+        DataError, match=r"^image a/0.png of 2000x1 pixels is too elongated .*: crop or remove it; or leave"
     ):
         prepare_first(tmp_path, root, Image.new("L", (2000, 1)), "0.png", {}, resize=64)
 
@@ -289,7 +294,9 @@ def test_published_data_are_packed(tmp_path: Path, reader: str) -> None:
         trees.cars_annotated(raw, [2, 3, 4, 2, 2, 3])
     else:
         trees.sop(raw, [2, 3, 4], [2, 2, 3])
-    manifest = prepare("p", published_settings(reader, raw), tmp_path / "out", validation_classes=1)
+    manifest = prepare(
+        "p", published_settings(reader, raw), tmp_path / "out", validation_classes=1, duplicates="allow"
+    )
     assert {s: (n["images"], n["classes"]) for s, n in manifest["splits"].items()} == {
         "train": (5, 2) if reader != "cars196" else (7, 2),
         "val": (4, 1) if reader != "cars196" else (2, 1),  # the names of the cars go backwards
@@ -307,7 +314,7 @@ def test_published_data_are_packed(tmp_path: Path, reader: str) -> None:
 def test_queries_and_gallery_are_packed(tmp_path: Path) -> None:
     trees.inshop(tmp_path / "raw", [1, 2, 3, 2], [1, 2], [3, 1])
     block = published_settings("inshop", tmp_path / "raw")
-    manifest = prepare("i", block, tmp_path / "out", validation_classes=1)
+    manifest = prepare("i", block, tmp_path / "out", validation_classes=1, duplicates="allow")
     assert list(manifest["splits"]) == ["train", "val", "test", "gallery"]
     stores = {split: ImageStore(tmp_path / "out" / f"{split}.arrow") for split in manifest["splits"]}
     assert {split: len(store) for split, store in stores.items()} == {
@@ -326,7 +333,8 @@ def test_queries_and_gallery_are_packed(tmp_path: Path) -> None:
 
 def test_a_data_set_without_a_gallery_loses_the_old_one(tmp_path: Path, root: Path) -> None:
     trees.inshop(tmp_path / "clothes", [2, 2], [1, 1], [1, 1])
-    prepare("i", published_settings("inshop", tmp_path / "clothes"), tmp_path / "out")
+    block = published_settings("inshop", tmp_path / "clothes")
+    prepare("i", block, tmp_path / "out", duplicates="allow")
     assert (tmp_path / "out" / "gallery.arrow").exists()
     prepare("x", folder_settings(root), tmp_path / "out")
     assert not (tmp_path / "out" / "gallery.arrow").exists()
@@ -391,19 +399,67 @@ def test_a_corrupt_image_leaves_what_was_there(tmp_path: Path, root: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
 
 
-def test_an_old_result_is_replaced(tmp_path: Path, root: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").touch()
-    prepare("x", folder_settings(root), tmp_path / "out")
+@pytest.mark.parametrize("before", ["nothing", "an empty folder", "an old result"])
+def test_an_old_result_is_replaced(tmp_path: Path, root: Path, before: str) -> None:
+    if before == "an empty folder":
+        (tmp_path / "out").mkdir()
+    if before == "an old result":
+        prepare("x", folder_settings(root, resize=3), tmp_path / "out")
+    manifest = prepare("x", folder_settings(root), tmp_path / "out")
+    assert manifest["settings"]["resize"] == 6
     files = ["manifest.json", "test.arrow", "train.arrow", "val.arrow"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == files
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
 
 
+def other_file(out: Path) -> None:
+    (out / "notes.txt").touch()
+
+
+def no_manifest(out: Path) -> None:
+    (out / "manifest.json").unlink()
+
+
+def another_manifest(out: Path) -> None:
+    (out / "manifest.json").write_text('{"name": "an app"}')
+
+
+def broken_manifest(out: Path) -> None:
+    (out / "manifest.json").write_text("[" * 100_000)
+
+
+def a_folder(out: Path) -> None:
+    (out / "val.arrow").unlink()
+    (out / "val.arrow").mkdir()
+
+
+def a_file(out: Path) -> None:
+    shutil.rmtree(out)
+    out.write_text("precious")
+
+
+@pytest.mark.parametrize(
+    "spoil", [other_file, no_manifest, another_manifest, broken_manifest, a_folder, a_file]
+)
+def test_what_prepare_did_not_make_stays(tmp_path: Path, root: Path, spoil: Callable[[Path], None]) -> None:
+    prepare("x", folder_settings(root), tmp_path / "out")
+    spoil(tmp_path / "out")
+    with (
+        nothing_changes(tmp_path),
+        pytest.raises(DataError, match=rf"^{tmp_path}/out was not made by prepare.*: move it away$"),
+    ):
+        prepare("x", folder_settings(root), tmp_path / "out")
+
+
+def test_the_project_itself_is_not_replaced(tmp_path: Path, root: Path) -> None:
+    with nothing_changes(tmp_path), pytest.raises(DataError, match=r"raw was not made by prepare"):
+        prepare("x", folder_settings(root), root)
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path, root: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        DataError, match=rf"^{tmp_path}/file/out cannot be written \(.*\): free space or check"
+        DiskError, match=rf"^{tmp_path}/file/out cannot be written \(.*\): move away what is in"
     ):
         prepare("x", folder_settings(root), tmp_path / "file" / "out")
 
@@ -412,9 +468,9 @@ def test_images_read_ahead_are_few(tmp_path: Path, root: Path, monkeypatch: pyte
     read: list[str] = []
     most = 0
 
-    def watched(entry: Entry, **settings: Any) -> bytes:
+    def watched(entry: Entry, *settings: Any) -> Encoded:
         read.append(entry.path)
-        return encode_entry(entry, **settings)
+        return encode_entry(entry, *settings)
 
     def slow_track(images: Any, description: str, total: int) -> Any:
         nonlocal most
@@ -423,8 +479,8 @@ def test_images_read_ahead_are_few(tmp_path: Path, root: Path, monkeypatch: pyte
             yield image
         read.clear()
 
-    monkeypatch.setattr(mdprop.data.prepare, "encode_entry", watched)
-    monkeypatch.setattr(mdprop.data.prepare, "track", slow_track)
+    monkeypatch.setattr(mdprop.data.packing, "encode_entry", watched)
+    monkeypatch.setattr(mdprop.data.packing, "track", slow_track)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     prepare("x", folder_settings(root), tmp_path / "out")
     assert 1 <= most <= 4

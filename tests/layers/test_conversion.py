@@ -52,7 +52,8 @@ def test_each_branch_starts_as_a_full_copy() -> None:
     norm.eval()
     layer = convert_batchnorm(norm, BRANCHES)
     assert isinstance(layer, MultiBatchNorm2d)
-    assert not layer.training
+    assert layer.training is False
+    assert convert_batchnorm(nn.BatchNorm2d(4), BRANCHES).training is True
     memory = set()
     for branch in layer.branches.values():
         assert_same_state(branch, norm)

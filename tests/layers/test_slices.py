@@ -17,6 +17,7 @@ from tests.layers.twins import assert_the_same, inputs, layer_and_copy, one_by_o
 CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], torch.memory_format]] = {
     "flat": (MultiBatchNorm1d, (3,), torch.contiguous_format),
     "1d": (MultiBatchNorm1d, (3, 5), torch.contiguous_format),
+    "1d, as long as a slice": (MultiBatchNorm1d, (3, 2), torch.contiguous_format),
     "2d": (MultiBatchNorm2d, (3, 5, 4), torch.contiguous_format),
     "2d, channels last": (MultiBatchNorm2d, (3, 5, 4), torch.channels_last),
     "2d, one pixel": (MultiBatchNorm2d, (3, 1, 1), torch.channels_last),
@@ -49,10 +50,28 @@ def test_half_precision_inputs_of_layers_in_float32(dtype: torch.dtype, layout: 
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("track", [True, False])
-@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+@pytest.mark.parametrize("momentum", [0.1, 0.7, 0.0, None])
 def test_options(affine: bool, track: bool, momentum: float | None) -> None:
     options = {"affine": affine, "track_running_stats": track, "momentum": momentum, "eps": 1e-3}
     assert_the_same(*layer_and_copy(**options), inputs((3, 5, 4)))
+
+
+@pytest.mark.filterwarnings("error")  # memory of another size is resized, with a warning
+def test_one_channel() -> None:
+    layer = randomize_norms(MultiBatchNorm2d(1, BRANCHES))
+    assert_the_same(layer, copy.deepcopy(layer), inputs((1, 5, 4)))
+    assert_the_same(*layer_and_copy(), inputs((3, 5, 4)))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_eval_mode_in_all_branches(affine: bool, dtype: torch.dtype) -> None:
+    layer, twin = layer_and_copy(affine=affine)
+    x = inputs((3, 5, 4), dtype)
+    mine, theirs = routed(layer.eval(), x), one_by_one(twin.eval(), x)
+    assert_close(mine, theirs)
+    assert_close(*(torch.autograd.grad(out.square().sum(), x)[0] for out in (mine, theirs)))
+    assert_same_state(layer, twin)
 
 
 @pytest.mark.parametrize("frozen", [("clean",), ("single_target", "multi_target")])

@@ -39,16 +39,16 @@ def inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor
 
 
 def assert_the_same(layer: nn.Module, twin: nn.Module, x: Tensor) -> None:
-    """Equal outputs, statistics and gradients, bit by bit, for two batches."""
-    for _ in range(2):
-        out, expected = routed(layer, x), one_by_one(twin, x)
+    """Equal outputs, statistics and gradients, bit by bit, for two batches that differ."""
+    for batch in (x, (1 - 2 * x).detach().requires_grad_(x.requires_grad)):
+        out, expected = routed(layer, batch), one_by_one(twin, batch)
         assert torch.equal(out, expected)
         assert out.stride() == expected.stride()
         assert_same_state(layer, twin)
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
-        wanted = [value for value in (x, *layer.parameters()) if value.requires_grad]
+        wanted = [value for value in (batch, *layer.parameters()) if value.requires_grad]
         mine = torch.autograd.grad(out, wanted, weight, allow_unused=True)
-        wanted = [value for value in (x, *twin.parameters()) if value.requires_grad]
+        wanted = [value for value in (batch, *twin.parameters()) if value.requires_grad]
         theirs = torch.autograd.grad(expected, wanted, weight, allow_unused=True)
         for gradient, other in zip(mine, theirs, strict=True):
             assert (gradient is None) == (other is None)

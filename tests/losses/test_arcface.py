@@ -128,8 +128,18 @@ def test_labels_outside_the_classes(wrong: int) -> None:
         loss_with(centres)(embeddings, labels)
 
 
+def test_centres_start_in_a_cube_that_shrinks_with_the_dimensions() -> None:
+    torch.manual_seed(0)
+    loss = ArcFaceLoss(400, 16)
+    assert (loss.margin, loss.scale) == (0.5, 16.0)
+    assert 0.249 < loss.class_map.max() <= 0.25
+    assert -0.25 <= loss.class_map.min() < -0.249
+
+
 def test_settings_without_a_meaning() -> None:
     with pytest.raises(ValueError, match=r"^margin = 28\.6: it is an angle in radians, from 0 to π$"):
         ArcFaceLoss(5, 4, margin=28.6)
     with pytest.raises(ValueError, match=r"^scale = 0: a number above 0 is needed$"):
         ArcFaceLoss(5, 4, scale=0)
+    with pytest.raises(ValueError, match=r"^scale = inf: a number above 0 is needed$"):
+        ArcFaceLoss(5, 4, scale=math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from mdprop.errors import ParameterError
 from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss, build_loss
-from mdprop.losses.library import MinedLoss
+from mdprop.losses.library import Choice, MinedLoss
+from mdprop.losses.options import construct, refusal
 
 SIZES = {"embedding_dim": 8, "num_classes": 4, "feature_dim": 6}
 S2SD_SMALL = {"target_dims": [5, 7]}
@@ -54,10 +56,10 @@ def test_s2sd_of_losses_by_name() -> None:
         "source_options": {"alpha": 16},
         "target": "arcface",
         "target_options": {"scale": 8},
-        "feature_delay": 0,
+        "feature_delay": 7,
     }
     loss = build_loss("s2sd", options, **SIZES)
-    assert loss.source.alpha == 16
+    assert (loss.source.alpha, loss.feature_delay) == (16, 7)
     assert loss.source.proxies.shape == (4, 8)
     assert [target.class_map.shape for target in loss.targets] == [(4, 5), (4, 7)]
     assert [target.scale for target in loss.targets] == [8, 8]
@@ -182,8 +184,31 @@ def test_values_of_the_wrong_type(name: str, option: str, value: object, needed:
     refused(rf"^loss\.options\.{option} = .*: {needed} is needed; it has: ", name, {option: value})
 
 
+def test_a_margin_for_each_class_only_where_it_is_learnt() -> None:
+    assert build_loss("margin", **SIZES).beta.shape == (1,)
+    assert build_loss("margin", {"learn_beta": True}, **SIZES).beta.shape == (4,)
+
+
+@pytest.mark.parametrize("value", [None, 2, 0.5, [1, 0.5]])
+def test_where_the_default_is_null_numbers_will_do(value: object) -> None:
+    choice = Choice(lambda size=None: MultiSimilarityLoss())
+    assert isinstance(construct("key", "name", choice, {"size": value}, {}), MultiSimilarityLoss)
+    for wrong in ("2", True, ["2"], math.nan):
+        with pytest.raises(ParameterError, match=r": a number, a list of numbers or null is needed; "):
+            construct("key", "name", choice, {"size": wrong}, {})
+
+
+def test_a_reason_is_short_and_never_nothing() -> None:
+    assert str(refusal("key", "name", {}, ValueError())) == "key: name refuses its defaults: ValueError"
+    words = ["x" * 80, "y" * 80]  # 161 characters
+    assert str(refusal("key", "name", {}, ValueError(" ".join(words)))).endswith(f": {words[0]} [...]")
+    short = "x" * 80 + " " + "y" * 79
+    assert str(refusal("key", "name", {}, ValueError(short))).endswith(short)
+
+
 def test_values_that_the_loss_refuses() -> None:
     refused(r"^loss\.options: arcface refuses margin=28\.6: .*radians", "arcface", {"margin": 28.6})
+    refused(r": arcface refuses margin=4, scale=2: .*radians", "arcface", {"margin": 4, "scale": 2})
     refused(r"^loss\.options: pnp refuses variant='X': .*must be one of", "pnp", {"variant": "X"})
     refused(
         r"^loss\.options: nt_xent refuses temperature=0: the loss of a small batch is nan$",

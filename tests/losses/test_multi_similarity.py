@@ -38,7 +38,7 @@ def naive_loss(
         pull = math.log1p(sum(math.exp(-pos_weight * (s - base)) for s in kept_positives)) / pos_weight
         push = math.log1p(sum(math.exp(neg_weight * (s - base)) for s in kept_negatives)) / neg_weight
         terms.append(pull + push)
-    return sum(terms) / len(terms)
+    return sum(terms) / max(len(terms), 1)
 
 
 def test_loss_and_gradient_equal_the_authors() -> None:
@@ -70,6 +70,7 @@ def test_the_defaults_are_the_papers() -> None:
         ([0, 90, 30, 120, 45, 135], [0, 0, 1, 1, 2, 2]),
         ([5, 50, 200, 210, 340, 100, 20], [0, 0, 1, 1, 1, 2, 2]),
         ([0, 40, 60, 95, 128], [0, 0, 1, 1, 2]),  # the last is alone in its class
+        ([0, 40, -40], [0, 0, 1]),  # a tie of the hardest ones
     ],
 )
 def test_the_loss_equals_its_definition_pair_by_pair(
@@ -143,6 +144,15 @@ def test_value_and_gradient_equal_the_librarys(miner: miners.BaseMiner | None) -
     assert_close(own.grad, theirs.grad, rtol=0, atol=1e-5 * float(theirs.grad.abs().max()))
 
 
+def test_one_mined_triplet_is_one_anchor() -> None:
+    """The mean runs over the anchors with pairs, here a single one."""
+    points, labels = at_angles([0, 20, 50, 90]), torch.tensor([0, 0, 1, 1])
+    triplet = tuple(torch.tensor([row]) for row in (1, 0, 2))
+    near, far = math.cos(math.radians(20)), math.cos(math.radians(30))
+    pull, push = math.log1p(math.exp(-2 * (near - 0.5))) / 2, math.log1p(math.exp(40 * (far - 0.5))) / 40
+    assert MultiSimilarityLoss()(points, labels, triplet).item() == pytest.approx(pull + push)
+
+
 def test_mined_pairs_that_are_none_give_zero() -> None:
     points = at_angles([0, 10, 90, 100]).requires_grad_(True)
     none = torch.zeros(0, dtype=torch.int64)
@@ -163,12 +173,19 @@ def test_large_weights_do_not_overflow() -> None:
 def test_nothing_waits_for_the_device() -> None:
     """On the meta device there are no values: reading one raises."""
     points = torch.empty(6, 4, device="meta", requires_grad=True)
-    value = MultiSimilarityLoss()(points, torch.empty(6, dtype=torch.int64, device="meta"))
-    value.backward()
+    labels = torch.empty(6, dtype=torch.int64, device="meta")
+    MultiSimilarityLoss()(points, labels).backward()
+    MultiSimilarityLoss()(points, labels, (labels, labels, labels, labels)).backward()
     assert points.grad.is_meta
 
 
-@pytest.mark.parametrize("weights", [(0, 40), (2, -1)])
+def test_weights_below_one() -> None:
+    expected = naive_loss([0, 40, 60, 95], [0, 0, 1, 1], 0.2, 0.3, 0.1, 0.5)
+    value = MultiSimilarityLoss(0.2, 0.3)(at_angles([0, 40, 60, 95]), torch.tensor([0, 0, 1, 1]))
+    assert value.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", [(0, 40), (2, 0), (2, -1)])
 def test_weights_without_a_meaning(weights: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"^pos_weight = .*, neg_weight = .*: both must be above 0$"):
         MultiSimilarityLoss(*weights)

@@ -49,6 +49,7 @@ def batch(rows: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return embeddings, torch.arange(rows) // 2, torch.randn(rows, 5, 2, 3, generator=generator)
 
 
+@pytest.mark.filterwarnings("error")  # a softmax over a dimension that PyTorch guesses
 def test_losses_and_gradient_equal_the_authors() -> None:
     loss, arrays = authors_problem(delay=1)
     embeddings = arrays["embeddings"].requires_grad_(True)
@@ -182,6 +183,20 @@ def test_nothing_waits_for_the_device() -> None:
     assert value.is_meta
     with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)meta"):
         value.item()
+
+
+def test_the_smallest_settings() -> None:
+    """Targets of one dimension, and terms that are switched off."""
+    assert small(delay=0, weight=0, feature_weight=0)(*batch()).isfinite()
+    loss = S2SDLoss(5, Spread(), Spread(), target_dims=(1,), temperature=0.01)
+    assert loss(*batch()).isfinite()
+    assert not loss.steps.is_floating_point()
+
+
+def test_the_defaults_are_the_papers() -> None:
+    loss = S2SDLoss(5, Spread(), Spread())
+    assert [net[0].out_features for net in loss.target_nets] == [512, 1024, 1536, 2048]
+    assert (loss.temperature, loss.weight, loss.feature_weight, loss.feature_delay) == (1, 50, 50, 1000)
 
 
 def test_settings_without_a_meaning() -> None:

@@ -166,7 +166,7 @@ def test_density_refuses(embeddings, labels, message):
         (np.eye(3), -1, "skip must be 0 or more, not -1"),
         (np.eye(3), 2, r"embeddings \[3, 3\] have no spectrum to measure beyond skip=2"),
         (np.ones((5, 1)), 0, r"embeddings \[5, 1\] have no spectrum"),
-        (np.zeros((5, 4)), 1, r"embeddings \[5, 4\] have no spectrum"),
+        (np.zeros((5, 4)), 1, r"embeddings are all zero: the network has collapsed"),
     ],
 )
 def test_spectral_decay_refuses(embeddings, skip, message):

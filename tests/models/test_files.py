@@ -10,10 +10,13 @@ import torchvision
 from safetensors.torch import load_file
 
 from mdprop.errors import ModelError
+from mdprop.files import read_sealed_json, sealed_json
 from mdprop.layers import extract_branch, route
-from mdprop.models import Embedder, build_model, export_network, load_model, place, save_model
+from mdprop.models import Embedder, build_model, export_network, files, load_model, place, save_model
+from mdprop.seals import sealed_as
 from tests.helpers import randomize_norms
 
+WEIGHTS = "of the model at hand"
 BRANCHES = ("clean", "single_target", "multi_target")
 
 
@@ -59,7 +62,7 @@ def test_the_normalisation_is_loaded_bit_by_bit(tmp_path: Path, mean: list[float
 def test_the_description(tmp_path: Path) -> None:
     save(trained(), tmp_path, method="mdprop", seed=3, parameters={"train": {"epochs": 2}})
     text = (tmp_path / "model.json").read_text()
-    description = json.loads(text)
+    description = read_sealed_json(tmp_path / "model.json", "")
     assert description.pop("build") == {
         "backbone": "conv4",
         "embedding_dim": 5,
@@ -67,6 +70,7 @@ def test_the_description(tmp_path: Path) -> None:
         "mean": [0.5],
         "std": [0.25],
     }
+    assert description.pop("weights") == sealed_as(tmp_path / "model.safetensors")
     assert description == {"method": "mdprop", "seed": 3, "parameters": {"train": {"epochs": 2}}}
     assert text.endswith("}\n")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
@@ -121,19 +125,29 @@ def test_a_missing_file(tmp_path: Path, name: str) -> None:
         "{",
         "{}",
         "[]",
-        '{"build": 1}',
-        '{"build": {}}',
-        '{"build": {"backbone": "conv4", "embedding_dim": 5, "depth": 4}}',
-        '{"build": {"backbone": "conv4", "embedding_dim": "five"}}',
+        '{"build": {"backbone": "conv4", "embedding_dim": 5}}',
         b"\xff\xfe",
+        *(
+            sealed_json(content)
+            for content in (
+                {},
+                {"build": 1},
+                {"build": {}},
+                {"build": {"backbone": "conv4", "embedding_dim": 5, "depth": 4}, "weights": WEIGHTS},
+                {"build": {"backbone": "conv4", "embedding_dim": "five"}, "weights": WEIGHTS},
+                {"build": {"backbone": "conv4", "embedding_dim": 5}, "weights": "a" * 64},
+            )
+        ),
     ],
 )
 def test_a_damaged_description(tmp_path: Path, text: str | bytes) -> None:
     save(trained(), tmp_path)
-    (tmp_path / "model.json").write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(
-        ModelError, match=rf"^the model in {tmp_path} cannot be read .*; train it again$"
-    ) as e:
+    content = text.encode() if isinstance(text, str) else text
+    if WEIGHTS.encode() in content:
+        description = json.loads(content) | {"weights": sealed_as(tmp_path / "model.safetensors")}
+        content = sealed_json(description).encode()
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"^[^:]*{tmp_path}.* train it again$") as e:
         load_model(tmp_path)
     assert "\n" not in str(e.value)
 
@@ -142,7 +156,7 @@ def test_a_damaged_description(tmp_path: Path, text: str | bytes) -> None:
 def test_truncated_weights(tmp_path: Path, share: float) -> None:
     path = save(trained(), tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ModelError, match=rf"^the model in {tmp_path} cannot be read .*; train it again$"):
+    with pytest.raises(ModelError, match=rf"^{path} is damaged.*; train it again$"):
         load_model(tmp_path)
 
 
@@ -152,12 +166,39 @@ def test_truncated_weights(tmp_path: Path, share: float) -> None:
 )
 def test_weights_of_another_network(tmp_path: Path, key: str, value: Any) -> None:
     path = save(trained(), tmp_path) / "model.json"
-    description = json.loads(path.read_text())
+    description = read_sealed_json(path, "")
     description["build"][key] = value
-    path.write_text(json.dumps(description))
+    path.write_text(sealed_json(description))
     with pytest.raises(ModelError, match=rf"^the weights in {tmp_path} do not fit its model\.json: ") as e:
         load_model(tmp_path)
     assert "\n" not in str(e.value)
+
+
+def test_weights_of_another_training(tmp_path: Path) -> None:
+    save(trained(), tmp_path / "a")
+    save(randomize_norms(trained(), 1), tmp_path / "b")
+    (tmp_path / "b" / "model.safetensors").replace(tmp_path / "a" / "model.safetensors")
+    with pytest.raises(
+        ModelError, match=r"safetensors is not the file that model\.json names; train it again$"
+    ):
+        load_model(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    model = trained()
+    next(model.parameters()).data.view(-1)[3] = value
+    message = r"blocks\.0\.conv\.weight is not finite.*: the training diverged; train again with a lower"
+    with pytest.raises(ModelError, match=message):
+        save(model, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    with monkeypatch.context() as blind:
+        blind.setattr(files, "_not_finite", lambda state: None)
+        save(model, tmp_path / "old")
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "old")
 
 
 def test_a_failure_to_write_keeps_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

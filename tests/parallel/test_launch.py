@@ -127,13 +127,13 @@ def test_where_one_process_is_killed_all_end(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize(("number", "err"), [(signal.SIGINT, "interrupted\n"), (signal.SIGTERM, "")])
+@pytest.mark.parametrize(("number", "err"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_what_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals, err: str) -> None:
     program = start(tmp_path, "stopped")
     assert program.stdout is not None
     members = [int(program.stdout.readline().split()[1]) for _ in range(2)]
     program.send_signal(number)
-    assert program.communicate()[1] == err
+    assert program.communicate()[1] == f"{err}: the same command goes on\n"
     assert program.returncode == 128 + number
     assert files(tmp_path) == set()
     for member in members:

@@ -27,7 +27,7 @@ from mdprop.parallel.rows import batch_rows, clean_rows
 from mdprop.robustness import generation
 from mdprop.robustness.embedding import extract_embeddings
 from mdprop.robustness.generation import Adversary
-from mdprop.training import make_examples, recall_at_1, train, training_step
+from mdprop.training import make_examples, train, training_step, validate
 from tests.helpers import small_embedder, small_store
 from tests.parallel.together import Cases, Results, assert_all_close
 
@@ -189,9 +189,9 @@ def loop(folder: Path) -> Any:
         settings,
         ATTACK,
         seed=0,
-        after_epoch=lambda epoch, found: values.append(found["loss"]),
+        after_epoch=lambda epoch, found: values.append(found["loss"]) or found,
     )
-    return values, list(model.state_dict().values()), recall_at_1(model, store, TRANSFORM, CPU)
+    return values, list(model.state_dict().values()), validate(model, store, TRANSFORM, CPU).recall_at_1
 
 
 def test_a_training_is_that_of_one_process(both: list[Results], alone: Results) -> None:
@@ -220,9 +220,9 @@ def files(folder: Path) -> Any:
         extract_embeddings(model, store_batches(store, TRANSFORM, turns()), out / "clean.parquet", CPU)
 
 
-@pytest.mark.parametrize("name", ["set.arrow", "set.parquet", "clean.parquet"])
+@pytest.mark.parametrize("name", ["set.arrow", "set.outcomes.arrow", "set.parquet", "clean.parquet"])
 def test_files_are_those_of_one_process_to_the_byte(
     folder: Path, both: list[Results], alone: Results, name: str
 ) -> None:
     assert (folder / "by 2" / name).read_bytes() == (folder / "by 1" / name).read_bytes()
-    assert len(list((folder / "by 2").iterdir())) == 3
+    assert len(list((folder / "by 2").iterdir())) == 4

@@ -13,7 +13,7 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # They decide what is said, checked or shown, where files lie or who computes, never a result: parameters
 # are tracked by value, and several processes give the result of one.
 NO_RESULT = {
-    ROOT / "mdprop" / f"{name}.py" for name in ("__init__", "errors", "files", "runs", "settings")
+    ROOT / "mdprop" / f"{name}.py" for name in ("__init__", "errors", "files", "runs", "seals", "settings")
 } | {
     path
     for name in ("config", "parallel", "runtime")

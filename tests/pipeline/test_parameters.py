@@ -16,6 +16,7 @@ from tests.pipeline.conftest import Project, set_params
 
 STAGES = [
     "prepare",
+    "preflight",
     "train-clean@standard-0",
     "train-single-target@at-0",
     "train-multi-target@mdprop-0",

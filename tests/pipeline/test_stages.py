@@ -15,7 +15,7 @@ from PIL import Image
 from mdprop.data.stores.embeddings import read_embeddings
 from tests.pipeline.conftest import ROOT, set_params
 
-STAGES = ("prepare", "train", "attack", "embed", "evaluate", "report")
+STAGES = ("prepare", "preflight", "train", "attack", "embed", "evaluate", "report")
 
 
 def run(cwd, stage, *arguments):
@@ -71,13 +71,19 @@ def test_help_names_the_stage(stage):
 def test_a_misspelt_key(work, stage):
     params = work / "params.yaml"
     params.write_text(params.read_text().replace("  batch_size:", "  batchsize:"))
-    arguments = () if stage in ("prepare", "report") else ("--method", "standard", "--seed", "0")
+    arguments = () if stage in ("prepare", "preflight", "report") else ("--method", "standard", "--seed", "0")
     assert_one_line(run(work, stage, *arguments), "params.yaml", "train.batchsize", "batch_size")
 
 
 def test_a_wrong_type(work):
     set_params(work / "params.yaml", {"train.epochs": "many"})
-    assert_one_line(run(work, "prepare"), "params.yaml", "train.epochs", "many", "integer")
+    assert_one_line(
+        run(work, "prepare"),
+        "params.yaml",
+        "train.epochs",
+        "many",
+        "a whole number from 1 to 100000 is needed",
+    )
 
 
 def test_an_unknown_method(work):
@@ -123,7 +129,7 @@ def test_a_batch_needs_enough_classes(work):
 def test_what_training_does_not_know(work, key, value, part):
     make_folder(work / "images")
     use_folder(work)
-    set_params(work / "params.yaml", {key: value, "train.batch_size": 6})
+    set_params(work / "params.yaml", {key: value, "train.batch_size": 6, "attack.targets": 1})
     assert run(work, "prepare").returncode == 0
     done = run(work, "train", "--method", "standard", "--seed", "0")
     assert_one_line(done, key, part)
@@ -144,7 +150,7 @@ def test_report_without_runs(work):
 def test_an_unknown_device(work, monkeypatch):
     make_folder(work / "images")
     use_folder(work)
-    set_params(work / "params.yaml", {"train.batch_size": 6})
+    set_params(work / "params.yaml", {"train.batch_size": 6, "attack.targets": 1})
     assert run(work, "prepare").returncode == 0
     done = subprocess.run(
         [sys.executable, "-m", "stages.train", "--method", "standard", "--seed", "0"],
@@ -179,7 +185,9 @@ def test_queries_and_gallery_from_images_to_metrics(work):
     small = {"root": "images", "check_counts": False, "resize": 16, "image_size": 16}
     changes = {f"datasets.inshop.{key}": value for key, value in small.items()}
     changes |= {"dataset.name": "inshop", "train.epochs": 1, "train.batch_size": 8, "evaluate.ks": [1, 10]}
-    set_params(work / "params.yaml", {**changes, "adversary.steps": 1, "adversary.queries": 0})
+    set_params(
+        work / "params.yaml", {**changes, "attack.targets": 2, "adversary.steps": 1, "adversary.queries": 0}
+    )
     options = ("--method", "mdprop", "--seed", "0")
     for stage in ("prepare", "train", "attack", "embed", "evaluate"):
         done = run(work, stage, *(() if stage == "prepare" else options))

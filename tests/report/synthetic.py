@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.data.stores.queries import write_queries
+from mdprop.files import sealed_json
 from mdprop.report.aggregate import Stat, Summary
 from mdprop.runs import WORST_CASE, Run
 
@@ -103,8 +103,8 @@ def write_runs(
         answering = (branches or {}).get(run.method, (CLEAN,))
         metrics = make_metrics(run.method, run.seed, answering, threats)
         run.folder.mkdir(parents=True)
-        run.metrics.write_text(json.dumps(metrics))
-        run.checks.write_text(json.dumps({branch: [] for branch in answering}))
+        run.metrics.write_text(sealed_json(metrics))
+        run.checks.write_text(sealed_json({branch: [] for branch in answering}))
         write_hits(run, {name: values["recall_at_1"] for name, values in metrics.items()})
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdprop.errors import ResultError
+from mdprop.files import sealed_json
 from mdprop.report.aggregate import aggregate, branch_of, collect, method_of, read_summary, to_json
 from mdprop.runs import Run
 from tests.report.synthetic import METHODS, THREATS, make_metrics, make_rows, runs_of, write_runs
@@ -87,7 +88,7 @@ def test_a_metric_that_one_seed_lacks_counts_the_others() -> None:
 def test_undefined_in_one_seed_makes_the_mean_undefined(folder: Path, value: str) -> None:
     runs = runs_of(["at"], [0, 1])
     write_runs(runs)
-    runs[1].metrics.write_text(f'{{"clean": {{"recall_at_1": {value}}}}}')
+    runs[1].metrics.write_text(sealed_json(json.loads(f'{{"clean": {{"recall_at_1": {value}}}}}')))
     summary = aggregate(collect(runs))
     assert summary["at"]["clean"]["recall_at_1"] == {"mean": None, "std": None, "n": 2}
     assert "NaN" not in to_json(summary)
@@ -102,11 +103,12 @@ def test_missing_run_names_file_and_remedy(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"clean": {"recall_at_1": 0.5', r"metrics\.json is not valid JSON"),
-        ("{}", r"metrics\.json holds no input set"),
-        ('{"clean": 0.5}', "clean must be"),
-        ('{"clean": {"recall_at_1": "high"}}', r"clean\.recall_at_1 = 'high' is no number"),
-        ('{"clean": {"recall_at_1": true}}', r"clean\.recall_at_1 = True is no number"),
+        ('{"clean": {"recall_at_1": 0.5', r"metrics\.json is damaged"),
+        ('{"clean": {"recall_at_1": 0.5}}', r"metrics\.json is damaged, or of another version of mdprop"),
+        (sealed_json({}), r"metrics\.json holds no input set"),
+        (sealed_json({"clean": 0.5}), "clean must be"),
+        (sealed_json({"clean": {"recall_at_1": "high"}}), r"clean\.recall_at_1 = 'high' is no number"),
+        (sealed_json({"clean": {"recall_at_1": True}}), r"clean\.recall_at_1 = True is no number"),
     ],
 )
 def test_corrupt_run_names_file_and_remedy(folder: Path, content: str, message: str) -> None:

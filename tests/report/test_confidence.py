@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mdprop.errors import ResultError
+from mdprop.files import sealed_json
 from mdprop.report.confidence import UNKNOWN, Comparison, Intervals, intervals_json, load_intervals
 from mdprop.statistics import Interval
 from tests.report.synthetic import summary_of
@@ -75,9 +77,9 @@ def test_it_reads_back(tmp_path: Path) -> None:
         {"recall_at_1": {}, "against": []},
     ],
 )
-def test_another_file_is_refused_in_one_line(tmp_path: Path, content: object) -> None:
+def test_another_file_is_refused_in_one_line(tmp_path: Path, content: dict[str, Any]) -> None:
     path = tmp_path / "intervals.json"
-    path.write_text(json.dumps(content))
+    path.write_text(sealed_json(content))
     with pytest.raises(ResultError, match=r"json does not hold the intervals of a report: run `dvc repro`$"):
         load_intervals(path, SUMMARY)
 

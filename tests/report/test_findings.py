@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mdprop.errors import ResultError
+from mdprop.files import sealed_json
 from mdprop.report.findings import read_findings
 from mdprop.report.page import render_page
 from mdprop.report.page_tables import score_table
@@ -31,7 +32,9 @@ def test_findings_say_whose_they_are(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"clean": [3]}', '{"clean": [{}]}', '{"clean": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", *map(sealed_json, ({"clean": [3]}, {"clean": [{}]}, {"clean": 3}))]
+)
 def test_a_damaged_file_is_one_line(tmp_path: Path, content: str) -> None:
     run = Run("at", 0, tmp_path)
     run.folder.mkdir(parents=True)

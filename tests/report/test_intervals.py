@@ -12,6 +12,7 @@ from mdprop.data.stores.queries import write_queries
 from mdprop.errors import ResultError
 from mdprop.report.intervals import comparisons, read_hits, read_intervals, recall_intervals
 from mdprop.runs import Run
+from mdprop.seals import BLANK, seal
 from mdprop.statistics import (
     difference_of_queries,
     difference_of_seeds,
@@ -169,7 +170,9 @@ def test_files_that_are_missing_or_lack_a_column(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"at/0/queries\.parquet not found: run `dvc repro`"):
         read_intervals([run])
     write(tmp_path, "at", 0, part("clean", draw(0.5, 0)))
-    pq.write_table(pq.read_table(run.queries).drop_columns(["hit"]), run.queries)
+    without = pq.read_table(run.queries).drop_columns(["hit"]).replace_schema_metadata({"seal": BLANK})
+    pq.write_table(without, run.queries)
+    seal(run.queries)
     with pytest.raises(
         ResultError, match=r"has no column hit, it is of another version: delete it and run `dvc repro`"
     ):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +75,7 @@ def page(
     curves: Curves = MappingProxyType({}),
     provenance: Mapping[str, Any] = MappingProxyType({"commit": "abc123"}),
     intervals: Intervals = UNKNOWN,
+    notes: Sequence[str] = (),
 ) -> str:
     settings = {"seeds": [0], "dataset": {"name": "glyphs"}, "attack": {"targets": 5}}
     return render_page(
@@ -84,6 +85,7 @@ def page(
         channel_std=[0.25],
         settings=settings,
         provenance=provenance,
+        notes=notes,
         intervals=intervals,
     )
 
@@ -257,3 +259,11 @@ def test_corrupt_curve_names_its_file(folder: Path, content: str) -> None:
     (run.live / "plots" / "metrics" / "train" / "loss.tsv").write_text(content)
     with pytest.raises(ResultError, match=r"loss\.tsv is no table of step and loss"):
         read_curves([run])
+
+
+def test_notes_about_the_images() -> None:
+    notes = ["2 image(s) left out: a/<b>.png", "1 image(s) with the pixels of one in another split"]
+    text = page(aggregate(make_rows()), notes=notes)
+    for note in ("<li>2 image(s) left out: a/&lt;b&gt;.png</li>", f"<li>{notes[1]}</li>"):
+        assert note in text
+    assert "About the images themselves" not in page(aggregate(make_rows()))

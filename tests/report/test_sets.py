@@ -86,6 +86,19 @@ def test_two_sets_of_one_goal_and_epsilon(means: dict[str, Any], expected: tuple
     ]
 
 
+def test_what_is_attacked_elsewhere_says_where() -> None:
+    threats = {"a": threat(), "b": threat(branch="all"), "c": threat(source="at/0", branch="x", steps=50)}
+    assert titles(threats) == [
+        "single-targeted ε 0.1, steps 10",
+        "single-targeted ε 0.1, steps 10, through all",
+        "single-targeted ε 0.1, steps 50, through x, from at/0",
+    ]
+    assert titles({"a": threat(), "b": threat(source="at/0")}) == [
+        "single-targeted ε 0.1",
+        "single-targeted ε 0.1, from at/0",
+    ]
+
+
 def test_twice_the_same_attack_goes_by_name() -> None:
     assert titles({"b": threat(), "a": threat()}) == ["single-targeted ε 0.1, a", "single-targeted ε 0.1, b"]
 

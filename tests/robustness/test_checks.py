@@ -16,13 +16,13 @@ from mdprop.attacks.norms import LinfBall
 from mdprop.config.schema import EvaluateSettings
 from mdprop.data.loading import transforms
 from mdprop.data.loading.datasets import store_batches
-from mdprop.data.stores.adversarial import read_adversarial, write_adversarial
+from mdprop.data.stores.adversarial import write_adversarial
 from mdprop.data.stores.embeddings import write_embeddings
 from mdprop.data.stores.images import ImageStore
 from mdprop.models import Embedder
 from mdprop.models.conv4 import Conv4
 from mdprop.robustness.checks import CHECKS, Finding, check_run, counts, find, to_json
-from mdprop.robustness.embedding import extract_embeddings
+from mdprop.robustness.embedding import extract_embeddings, input_batches
 from mdprop.robustness.evaluation import evaluate_run
 from mdprop.robustness.evidence import Evidence
 from mdprop.robustness.generation import Adversary
@@ -65,10 +65,11 @@ def found(
     clean: int = 9,
     spread: float = 0.9,
     components: int | None = None,
+    apart_alone: float = 0.0,
 ) -> list[Finding]:
     parts = {"clean": columns(clean), **{name: part for name, _, part in sets}}
     attacks = {name: attack for name, attack, _ in sets}
-    return find(Evidence(parts, attacks, spread, IDS, LABELS, components))
+    return find(Evidence(parts, attacks, spread, IDS, LABELS, components, apart_alone))
 
 
 def names(findings: list[Finding]) -> list[str]:
@@ -249,6 +250,40 @@ def test_a_collapsed_network() -> None:
     assert (finding.check, finding.sets) == ("collapsed", ("clean",))
 
 
+LESS = {"another branch": {"branch": "b"}, "all": {"branch": "all"}, "another run": {"source": "at/0"}}
+
+
+@pytest.mark.parametrize("means", LESS.values(), ids=list(LESS))
+def test_attacks_elsewhere_that_beat_the_white_box(means: dict[str, Any]) -> None:
+    elsewhere = threat(**means, optimizer="apgd", steps=50)
+    weaker = ("half", threat("single_target"), columns(6)), ("white", threat(), columns(5))
+    (finding,) = found(*weaker, ("elsewhere", elsewhere, columns(3)))
+    assert finding.check == ("transfer_wins" if "source" in means else "other_branch_wins")
+    assert finding.sets == ("white", "elsewhere")
+    assert "above the 30.0 % of elsewhere (+20.0 points, " in finding.text
+    assert not found(*weaker, ("elsewhere", elsewhere, columns(5)))
+    assert not found(*weaker, ("elsewhere", threat(**means, epsilon=0.1), columns(3)))
+    strong = ("strong", threat(optimizer="apgd", restarts=3), columns(3))
+    assert not found(*weaker, strong, ("elsewhere", elsewhere, columns(3)))
+
+
+def test_attacks_elsewhere_are_no_white_boxes() -> None:
+    """They may do less than noise, leave more than chance, and end elsewhere in the answering space."""
+    part = columns(8)
+    del part["moved_in_attack"]
+    assert not found(
+        ("noise", threat(optimizer="noise"), columns(7)),
+        ("large", threat(epsilon=0.5, branch="b"), part),
+        ("elsewhere", threat(source="at/0"), part),
+    )
+
+
+@pytest.mark.parametrize(("apart", "fires"), [(2e-3, True), (9e-4, False), (float("nan"), True)])
+def test_a_result_that_changes_with_its_batch(apart: float, fires: bool) -> None:
+    evidence = Evidence({"clean": columns(9)}, {}, 0.9, IDS, LABELS, apart_alone=apart)
+    assert names(find(evidence)) == ["changes_with_batch"] * fires
+
+
 def test_every_finding_is_one_sentence_that_names_its_sets() -> None:
     findings = found(
         ("few", threat(), columns(4)),
@@ -261,12 +296,15 @@ def test_every_finding_is_one_sentence_that_names_its_sets() -> None:
         ("noise", threat(optimizer="noise"), columns(3)),
         ("large", threat(epsilon=0.6), columns(4)),
         ("nothing", threat(epsilon=0), columns(2)),
+        ("other", threat(branch="b"), columns(2)),
+        ("transfer", threat(source="at/0"), columns(2)),
         spread=0.0,
+        apart_alone=1.0,
     )
     assert set(names(findings)) == set(CHECKS)
     for finding in findings:
         assert "\n" not in finding.text and not finding.text.endswith(".")
-        if finding.check != "collapsed":
+        if finding.sets != ("clean",):
             assert all(name in finding.text for name in finding.sets)
         assert finding.numbers and all(type(v) in (int, float) for v in finding.numbers.values())
     assert sum(counts(findings).values()) == len(findings)
@@ -305,19 +343,29 @@ def centre(model: Planted, store: ImageStore) -> None:
 
 
 def checked(
-    fault: Callable[[Tensor], Tensor], folder: Path, threats: dict[str, Threat], *, centred: bool = True
+    fault: Callable[[Tensor], Tensor],
+    folder: Path,
+    threats: dict[str, Threat],
+    *,
+    centred: bool = True,
+    classes: int = 6,
 ) -> list[Finding]:
-    """What is found in an untrained network that does this to its images, from images to findings."""
-    store, run = small_store(folder / "test.arrow", classes=6, images=4), Run("x", 0, folder)
+    """What is found in an untrained network that does this to its images, from images to findings.
+
+    Attacks on another branch are on one that shares its weights and does nothing to the images.
+    """
+    folder.mkdir(exist_ok=True)
+    store, run = small_store(folder / "test.arrow", classes, images=4), Run("x", 0, folder)
     torch.manual_seed(0)
     model = Planted(fault).eval()
     if centred:
         centre(model, store)
-    adversary = Adversary(model, store, TRANSFORM, threats, 0, 0)
-    extract_embeddings(model, store_batches(store, TRANSFORM), run.embeddings("clean", "clean"), CPU)
-    for name in threats:
-        write_adversarial(run.adversarial("clean", name), adversary.attack(name), {})
-        batches = read_adversarial(run.adversarial("clean", name))
+    another = Planted(plain).eval()
+    another.network = model.network
+    for name, aim in threats.items():
+        adversary = Adversary(model if aim.white_box else another, store, TRANSFORM, {name: aim}, 0, 0)
+        write_adversarial(run.attacked("clean", name, aim), adversary.attack(name), {})
+    for name, batches in input_batches(run, "clean", {"clean": store}, TRANSFORM, threats).items():
         extract_embeddings(model, batches, run.embeddings("clean", name), CPU)
     settings = EvaluateSettings(ks=(1,), seed=0, exact_limit=1000)
     parts = evaluate_run(run, ["clean"], threats, settings)[1]
@@ -350,6 +398,18 @@ def test_a_network_that_rounds_pixels_has_no_gradient(tmp_path: Path) -> None:
     assert {"pgd", "more", "l2"} <= without <= set(SUITE) - {"square", "noise", "nothing"}
 
 
+def test_a_branch_that_hides_its_gradient(tmp_path: Path) -> None:
+    threats = {"white": threat(), "other": threat(branch="b")}
+    hidden = checked(lambda images: (16 * images).round() / 16, tmp_path / "hidden", threats, classes=16)
+    assert {"no_gradient", "other_branch_wins"} <= set(names(hidden))
+    assert checked(plain, tmp_path / "plain", threats, classes=16) == []
+
+
+def test_a_network_that_looks_at_the_whole_batch(tmp_path: Path) -> None:
+    findings = checked(lambda images: images - images.mean(0), tmp_path, {"pgd": SUITE["pgd"]})
+    assert "changes_with_batch" in names(findings)
+
+
 def test_a_network_with_chance_in_its_forward_pass(tmp_path: Path) -> None:
     threats = {"nothing": SUITE["nothing"], "pgd": SUITE["pgd"]}
     findings = checked(lambda images: images + 0.1 * torch.randn_like(images), tmp_path, threats)
@@ -379,7 +439,8 @@ def test_images_saved_in_eight_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_branches_are_checked_each_by_itself(tmp_path: Path) -> None:
     run, parts = Run("x", 0, tmp_path), []
     for branch, vectors in (("clean", np.ones((200, 3))), ("other", np.eye(20)[LABELS])):
-        write_embeddings(run.embeddings(branch, "clean"), [(IDS, LABELS, vectors.astype(np.float32))])
+        for name in ("clean", "alone"):
+            write_embeddings(run.embeddings(branch, name), [(IDS, LABELS, vectors.astype(np.float32))])
         where = {"set": np.full(200, "clean"), "branch": np.full(200, branch)}
         parts.append({**where, "id": IDS, "label": LABELS, "hit": hits(9)})
     assert names(check_run(run, "clean", parts, {})) == ["collapsed"]

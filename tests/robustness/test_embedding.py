@@ -3,16 +3,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from mdprop.data.loading import datasets, transforms
+from mdprop.data.loading import transforms
 from mdprop.data.loading.datasets import store_batches
 from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.data.stores.images import Batch, ImageStore
 from mdprop.models.embedder import embed_images
-from mdprop.robustness.embedding import extract_embeddings
+from mdprop.robustness.embedding import extract_embeddings, input_batches
+from mdprop.runs import Run
 from tests.helpers import small_embedder, small_store
 
 CPU = torch.device("cpu")
@@ -25,11 +27,8 @@ def store(tmp_path: Path) -> ImageStore:
 
 
 @pytest.mark.parametrize(("size", "sizes"), [(5, [5, 5, 2]), (12, [12]), (64, [12]), (1, [1] * 12)])
-def test_all_images_of_a_store_in_order(
-    store: ImageStore, monkeypatch: pytest.MonkeyPatch, size: int, sizes: list[int]
-) -> None:
-    monkeypatch.setattr(datasets, "BATCH_SIZE", size)
-    batches = list(store_batches(store, TRANSFORM))
+def test_all_images_of_a_store_in_order(store: ImageStore, size: int, sizes: list[int]) -> None:
+    batches = list(store_batches(store, TRANSFORM, batch_size=size))
     assert [len(ids) for ids, _, _ in batches] == sizes
     ids, labels, images = (torch.cat(column) for column in zip(*batches, strict=True))
     assert ids.tolist() == store.ids.tolist() == list(range(100, 112))
@@ -39,10 +38,22 @@ def test_all_images_of_a_store_in_order(
     )
 
 
-def test_the_batches_of_some_turns(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "BATCH_SIZE", 5)
-    batches = list(store_batches(store, TRANSFORM, slice(0, None, 2)))
+def test_the_batches_of_some_turns(store: ImageStore) -> None:
+    batches = list(store_batches(store, TRANSFORM, slice(0, None, 2), batch_size=5))
     assert [ids.tolist() for ids, _, _ in batches] == [[100, 101, 102, 103, 104], [110, 111]]
+
+
+def test_the_batches_of_some_rows(store: ImageStore) -> None:
+    batches = list(store_batches(store, TRANSFORM, rows=np.array([1, 4, 9]), batch_size=2))
+    assert [ids.tolist() for ids, _, _ in batches] == [[101, 104], [109]]
+    assert batches[1][1].tolist() == [store.labels[9]]
+
+
+def test_some_clean_images_come_alone_too(store: ImageStore) -> None:
+    sets = input_batches(Run("x", 0), "clean", {"clean": store, "gallery": store}, TRANSFORM, {})
+    assert list(sets) == ["clean", "gallery", "alone"]
+    alone = [ids.tolist() for ids, _, _ in sets["alone"]]
+    assert alone == [[i] for i in range(100, 112)]
 
 
 def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStore) -> None:
@@ -59,15 +70,11 @@ def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStor
         assert_close(torch.tensor(embeddings), model(images))
 
 
-def test_the_size_of_a_batch_does_not_matter(
-    tmp_path: Path, store: ImageStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_a_batch_does_not_matter(tmp_path: Path, store: ImageStore) -> None:
     results = []
     for size in (5, 64):
-        monkeypatch.setattr(datasets, "BATCH_SIZE", size)
-        extract_embeddings(
-            small_embedder(), store_batches(store, TRANSFORM), tmp_path / f"{size}.parquet", CPU
-        )
+        batches = store_batches(store, TRANSFORM, batch_size=size)
+        extract_embeddings(small_embedder(), batches, tmp_path / f"{size}.parquet", CPU)
         results.append(torch.tensor(read_embeddings(tmp_path / f"{size}.parquet")[2]))
     assert_close(results[0], results[1])
 

@@ -84,7 +84,7 @@ def test_the_other_measures_are_those_of_the_embeddings(run: Run) -> None:
         "spectral_decay": spectral_decay(embeddings),
     }
     assert {key: clean[key] for key in expected} == pytest.approx(expected)
-    assert set(clean) == {*expected, "recall_at_1", "queries"}
+    assert set(clean) == {*expected, "recall_at_1", "queries", "queries_with_partner"}
 
 
 def test_adversarial_queries_search_the_clean_gallery_without_their_own_image(run: Run) -> None:
@@ -167,15 +167,15 @@ def test_an_attack_on_the_gallery_has_measures_of_its_goal_only(run: Run) -> Non
 
 
 def test_every_mean_is_one_over_the_queries(run: Run) -> None:
-    write(run, "a", [0.5, 2, 79, 81], [0, 3, 4, 5])
+    write(run, "a", [0.5, 2, 41, 79, 81], [0, 3, 2, 4, 5])
     write(run, "b", [4, 41, 75], [0, 3, 2])
     metrics, parts = evaluate_run(run, ["clean"], threats("a", "b"), settings((1, 2, 4)))
     write_queries(run.queries, parts)
     table = read_queries(run.queries)
     assert table.column_names[:4] == ["set", "branch", "id", "label"]
     rows = table.to_pylist()
-    assert [row["id"] for row in rows if row["set"] == "a"] == IDS[[0, 3, 4, 5]].tolist()
-    for name, count in (("clean", 6), ("a", 4), ("b", 3)):
+    assert [row["id"] for row in rows if row["set"] == "a"] == IDS[[0, 3, 2, 4, 5]].tolist()
+    for name, count in (("clean", 6), ("a", 5), ("b", 3)):
         own = [row for row in rows if row["set"] == name]
         assert len(own) == count
         found = metrics[name]
@@ -188,8 +188,10 @@ def test_every_mean_is_one_over_the_queries(run: Run) -> None:
         if name == "clean":
             assert all(row[key] is None for row in own for key in (*attacked, "rank_all_adversarial"))
             continue
-        among = np.mean([1 <= row["rank_all_adversarial"] <= 2 for row in own])
-        assert found["recall_at_2_all_adversarial"] == among
+        if name == "a":
+            paired = [row for row in own if row["label"] != 0]  # 10 is alone in its class
+            among = np.mean([1 <= row["rank_all_adversarial"] <= 2 for row in paired])
+            assert found["recall_at_2_all_adversarial"] == among
         for key in attacked:
             assert found[key] == pytest.approx(np.mean([row[key] for row in own]), rel=1e-6)
 
@@ -242,22 +244,15 @@ def test_images_that_are_not_those_that_were_attacked(run: Run) -> None:
 
 
 def test_queries_too_few_to_measure_are_one_line(run: Run) -> None:
-    write(run, "x", [5, 40], [1, 2])  # one image a class: no density within classes
-    with pytest.raises(
-        ResultError,
-        match=r"x\.parquet cannot be measured: density needs two classes, and a class with two "
-        r"images \(too few adversary\.queries, ",
-    ):
+    write(run, "x", [5], [1])  # one singular value: no spectrum
+    with pytest.raises(ResultError, match=r"x\.parquet cannot be measured: .*\(too few images, "):
         measured(run, "x")
 
 
 def test_embeddings_of_a_training_that_diverged_are_one_line(tmp_path: Path) -> None:
     run = Run("at", 1, tmp_path)
-    write(run, "clean", [0, 5, float("nan"), 76, 81, 130], [0, 1, 2, 3, 4, 5])
-    with pytest.raises(
-        ResultError, match=r"clean\.parquet cannot be measured: .*NaN.* a training that diverged"
-    ):
-        measured(run)
+    with pytest.raises(ResultError, match=r"clean\.parquet: embeddings are not finite.* training diverged"):
+        write(run, "clean", [0, 5, float("nan"), 76, 81, 130], [0, 1, 2, 3, 4, 5])
 
 
 def test_queries_search_the_gallery_of_a_data_set_that_has_one(run: Run) -> None:
@@ -296,3 +291,34 @@ def test_queries_that_are_missing_or_damaged_are_one_line(run: Run, share: float
         run.queries.write_bytes(data[: int(share * len(data))])
     with pytest.raises(ResultError, match=r"queries\.parquet .*run `dvc repro`"):
         read_queries(run.queries)
+
+
+def test_among_themselves_only_queries_with_a_partner_count(run: Run) -> None:
+    # 10 and 11, 12 and 13 are pairs next to each other; 14 is alone in its class, and lies beside 12.
+    write(run, "some", [0, 1, 40, 41, 40.4], [0, 1, 2, 3, 4])
+    pairs = (at_angles([0, 1, 40, 41]), LABELS[:4])
+    found = measured(run, "some", ks=(1, 2))["some"]
+    assert (found["queries"], found["queries_with_partner"]) == (5, 4)
+    assert found["recall_at_1_all_adversarial"] == pytest.approx(2 / 4)
+    assert found["recall_at_2_all_adversarial"] == 1
+    expected = {
+        **clustering_scores(*pairs, seed=0),
+        **{f"density_{key}": value for key, value in embedding_density(*pairs).items()},
+        "spectral_decay": spectral_decay(at_angles([0, 1, 40, 41, 40.4])),
+    }
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+def test_a_perfect_network_has_all_of_them(run: Run) -> None:
+    write(run, "some", [0, 0, 40, 40, 80], [0, 1, 2, 3, 4])
+    found = measured(run, "some")["some"]
+    assert (found["recall_at_1_all_adversarial"], found["nmi"], found["f1"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("rows", [[0, 2, 4], [0, 1, 4]])
+def test_what_cannot_be_measured_among_them_is_left_out(run: Run, rows: list[int]) -> None:
+    write(run, "few", [CLEAN[row] for row in rows], rows)
+    found = measured(run, "few")["few"]
+    assert not {"nmi", "f1", "density_ratio", "recall_at_1_all_adversarial"} & set(found)
+    assert {"recall_at_1", "map_at_r", "spectral_decay", "moved"} <= set(found)
+    assert found["queries_with_partner"] == (2 if rows == [0, 1, 4] else 0)

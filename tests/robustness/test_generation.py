@@ -16,7 +16,8 @@ from mdprop.data.stores.images import ImageStore
 from mdprop.layers import extract_branch, multi_batchnorms, route
 from mdprop.models import Embedder
 from mdprop.robustness import generation
-from mdprop.robustness.generation import Adversary, sample_rows
+from mdprop.robustness.generation import Adversary
+from mdprop.robustness.sampling import sample_rows
 from tests.helpers import small_embedder, small_store
 
 TRANSFORM = transforms.test_transform(16, 16)

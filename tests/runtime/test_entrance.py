@@ -68,12 +68,26 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize(("number", "err"), [(signal.SIGTERM, ""), (signal.SIGINT, "interrupted\n")])
+@pytest.mark.parametrize(("number", "err"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
 def test_stopped_it_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals, err: str) -> None:
     program = start(tmp_path, "stop")
     assert program.stdout is not None
     program.stdout.readline()
     program.send_signal(number)
-    assert program.communicate()[1] == err
+    assert program.communicate()[1] == f"{err}: the same command goes on\n"
     assert program.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+def test_a_log_on_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    env["PYTHONPATH"] = str(PROJECT)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "show"], env=env, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("error: standard output cannot be written (No space left on device): free space")
+    assert "Exception" not in done.stderr

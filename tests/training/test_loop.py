@@ -47,10 +47,11 @@ def trained(
     model = build_model("conv4", 6, branches=METHODS[method].branches, mean=[0.5], std=[0.25])
     losses: list[float] = []
 
-    def after_epoch(epoch: int, values: Mapping[str, float]) -> None:
+    def after_epoch(epoch: int, values: Mapping[str, float]) -> Mapping[str, float]:
         assert list(values) == ["loss"]
         losses.append(values["loss"])
         assert epoch == len(losses)
+        return values
 
     returned = train(
         model,
@@ -161,6 +162,16 @@ def test_schedules(store: ImageStore, monkeypatch: pytest.MonkeyPatch, schedule:
         assert rates[peak:] == sorted(rates[peak:], reverse=True)
         assert rates[0] < 2e-3 / 10
         assert rates[-1] < rates[0] / 100
+
+
+def test_a_cycle_of_one_step_has_the_peak_rate(store: ImageStore) -> None:
+    once = ImageStore(small_store(store.file.parent / "once.arrow", classes=4, images=2).file)
+    rates = [
+        trained(once, "standard", epochs=1, learning_rate=rate, schedule=schedule)[0]
+        for rate, schedule in ((2e-3, "one_cycle"), (2e-3, "constant"), (2e-9, "constant"))
+    ]
+    assert same(rates[0], rates[1])
+    assert not same(rates[0], rates[2])
 
 
 def test_parameters_of_the_loss_are_trained_too(store: ImageStore) -> None:

@@ -269,7 +269,9 @@ def test_the_authors_range_is_one_for_all_normalised_channels() -> None:
     model = small_embedder(("clean",), channels=3).double().eval()
     model.std.copy_(torch.tensor([0.1, 0.2, 0.4]).view(3, 1, 1))
     images = torch.rand(12, 3, 16, 16, generator=generator(), dtype=torch.float64)
-    attack = attack_settings(target_kind="any", epsilon=5.0, start_noise=0.0, clip="batch")
+    attack = attack_settings(
+        target_kind="any", epsilon=20.0, units="normalized", start_noise=0.0, clip="batch"
+    )
     attacked, _ = examples(model, METHODS["at"], images, LABELS, attack, generator())
     normalized = (images - model.mean) / model.std
     moved = (attacked - model.mean) / model.std

@@ -66,9 +66,18 @@ def row_batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
         yield rows[start : start + batch_size]
 
 
-def store_batches(store: ImageStore, transform: v2.Transform, turns: slice = ALL) -> Iterator[Batch]:
-    """All images of a store, in order, as (ids, labels, images); of the batches those of `turns`."""
-    for rows in list(row_batches(range(len(store)), BATCH_SIZE))[turns]:
-        here = slice(rows[0], rows[-1] + 1)
+def store_batches(
+    store: ImageStore,
+    transform: v2.Transform,
+    turns: slice = ALL,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> Iterator[Batch]:
+    """The images of a store, or of some rows, in order, as (ids, labels, images).
+
+    turns: which of the batches.
+    """
+    for here in list(row_batches(np.arange(len(store)) if rows is None else rows, batch_size))[turns]:
         ids, labels = torch.from_numpy(store.ids[here]), torch.from_numpy(store.labels[here])
-        yield ids, labels, load_images(store, rows, transform)
+        yield ids, labels, load_images(store, here, transform)

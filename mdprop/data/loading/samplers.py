@@ -24,6 +24,8 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
     places: which rows of each batch to yield, in this order; None: all. (Processes that share a
         batch draw the same one.)
 
+    `epoch` is set from outside, and `first`, the batch to begin with: those before it are drawn, not yielded.
+
     Yields lists of (row, seed of the row's augmentation). Raises `ParameterError` when there are
     fewer classes than a batch needs.
     """
@@ -50,7 +52,7 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
         self.seed = seed
         self.replacement = replacement
         self.places = places
-        self.epoch = 0
+        self.epoch = self.first = 0
 
     def __len__(self) -> int:
         return self.batches
@@ -58,7 +60,7 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         decks = [_Deck(rows, rng) for rows in self.rows]
-        for _ in range(self.batches):
+        for number in range(self.batches):
             classes = rng.choice(len(decks), self.classes_per_batch, replace=self.replacement)
             if self.replacement:
                 drawn = [rng.choice(self.rows[c], self.images_per_class).tolist() for c in classes]
@@ -66,6 +68,8 @@ class ClassBalancedSampler(Sampler[list[tuple[int, int]]]):
             else:
                 rows = [row for c in classes for row in decks[c].deal(self.images_per_class)]
             batch = list(zip(rows, rng.integers(2**62, size=len(rows)).tolist(), strict=True))
+            if number < self.first:
+                continue
             yield batch if self.places is None else [batch[place] for place in self.places]
 
 

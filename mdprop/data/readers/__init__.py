@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, SerializeAsAny
 from mdprop.data.readers import cars196, cub200, folder, glyphs, inshop, omniglot, sop
 from mdprop.data.readers.entries import Splits
 from mdprop.data.readers.settings import ImageSettings
+from mdprop.errors import DataError
 
 
 class Reader(Protocol):
@@ -38,8 +39,15 @@ READERS: dict[str, Reader] = {
 
 
 def read_classes(settings: ImageSettings, key: str) -> Splits:
-    """The classes of each split, by the reader that the settings name; see `Reader.read`."""
-    return READERS[settings.reader].read(settings, key)
+    """The classes of each split, by the reader that the settings name; see `Reader.read`.
+
+    Raises `DataError`, also for a folder that the system refuses to open.
+    """
+    try:
+        return READERS[settings.reader].read(settings, key)
+    except OSError as error:
+        what = f"{error.filename or getattr(settings, 'root', key)} cannot be read ({error.strerror})"
+        raise DataError(f"{what}: mend its permissions, or change {key}.root") from None
 
 
 def settings_class(block: dict[str, Any]) -> type[ImageSettings]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mdprop.errors import DataError, one_line
 from mdprop.runtime.progress import track
+from mdprop.runtime.scratch import scratch_beside
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 
@@ -30,9 +30,8 @@ def extract(archive: Path, into: Path) -> None:
     try:
         with file_errors(target):
             refuse_occupied(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-                made = Path(scratch) / "made"
+            with scratch_beside(target) as scratch:
+                made = scratch / "made"
                 made.mkdir()
                 for _ in track(_extracted(archive, made, into.name), f"extracting {archive.name}"):
                     pass

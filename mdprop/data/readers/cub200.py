@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from mdprop.data.readers.download import Archive
-from mdprop.data.readers.entries import Splits, as_text, by_class, halve
+from mdprop.data.readers.entries import Splits, by_class, halve
 from mdprop.data.readers.lists import Listed, listed_entries, malformed, read_rows
 from mdprop.data.readers.published import Counts, Published, PublishedSettings, read_published
-from mdprop.data.readers.tree import class_folders, first_folder_with, image_entries
+from mdprop.data.readers.tree import class_folders, first_folder_with, named, read_folders
 from mdprop.errors import DataError
 
 CUB200 = Published(
@@ -46,11 +46,7 @@ def _splits(root: Path) -> Splits:
     if (base / "images.txt").exists():
         classes = by_class(listed_entries(base / "images.txt", base, _listed(base / "images.txt")))
     else:
-        classes = by_class(
-            entry
-            for folder in class_folders(base / "images")
-            for entry in image_entries(folder, base, as_text(folder.name))
-        )
+        classes = read_folders(base, {"all": named(class_folders(base / "images"))})["all"]
     train, test = halve(classes)
     return {"train": train, "test": test}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -154,7 +155,8 @@ def _share(items: list[T], fraction: float, name: Callable[[T], str]) -> list[T]
 def make_splits(splits: Splits) -> Splits:
     """The splits in the order of `SPLITS`, when retrieval can work with them.
 
-    Raises `DataError` when a class is in two splits, when a class of "val" or "test" has no other
+    Raises `DataError` when a class is in two splits, when the names of two classes differ by case or by
+    how Unicode spells them only, when a class of "val" or "test" has no other
     image to be retrieved (in the gallery, where there is one), or when a split but "val" has fewer
     than two classes.
     """
@@ -166,6 +168,7 @@ def make_splits(splits: Splits) -> Splits:
                 f"class '{shared}' is in {first} and in {second}, but retrieval is tested on "
                 "unseen classes: rename it in one of them, or move its images into one"
             )
+    _refuse_alike(splits)
     for split, classes in splits.items():
         if split != "val" and len(classes) < 2:
             raise DataError(f"{split} has {len(classes)} class(es); 2 or more are needed: add classes to it")
@@ -182,3 +185,17 @@ def make_splits(splits: Splits) -> Splits:
                     f"class '{name}' of {split} has 1 image; 2 or more are needed: add images or remove it"
                 )
     return splits
+
+
+def _refuse_alike(splits: Splits) -> None:
+    """Raise `DataError` for names that some systems, and people, take for one: A and a, é and e with ´."""
+    seen: dict[str, tuple[str, str]] = {}
+    for split, classes in splits.items():
+        for name in classes:
+            plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+            other, its_split = seen.setdefault(plain, (name, split))
+            if other != name:
+                raise DataError(
+                    f"classes {other!a} ({its_split}) and {name!a} ({split}) differ only by case or by how "
+                    "Unicode spells their letters: rename one, or move its images into the other"
+                )

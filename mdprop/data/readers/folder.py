@@ -5,17 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from mdprop.data.readers.entries import Classes, Splits, as_text, by_class, halve
+from mdprop.data.readers.entries import Splits, halve
 from mdprop.data.readers.settings import ImageSettings
-from mdprop.data.readers.tree import class_entries, class_folders, existing_root, is_image, visible
+from mdprop.data.readers.tree import (
+    class_folders,
+    existing_root,
+    is_image,
+    named,
+    read_folders,
+    visible,
+)
 from mdprop.errors import DataError
+from mdprop.settings import FilePath
 
 LAYOUTS = "train/<class>/ and test/<class>/, or images/<class>/, or <class>/"
 
 
 class Settings(ImageSettings):
     reader: Literal["folder"]
-    root: str
+    root: FilePath
 
 
 def read(settings: Settings, key: str) -> Splits:
@@ -26,15 +34,16 @@ def read(settings: Settings, key: str) -> Splits:
         tests (an odd one tests);
     root/<class>/: likewise.
 
-    Images in folders below a class's belong to the class; links are followed; hidden files and
-    whatever has no image's extension (`EXTENSIONS`, in any case) are passed over.
+    Images in folders below a class's belong to the class; links are followed as `read_folders` says;
+    hidden files, systems' litter and whatever has no image's extension (`EXTENSIONS`, in any case) are
+    passed over.
     Raises `DataError` where the root or its classes are missing, or a class has fewer than two images.
     """
     root = existing_root(settings.root, key, LAYOUTS)
     if is_split(root):
         return read_split(root)
     parent = root / "images" if class_folders(root / "images") else root
-    classes = _classes(parent, root)
+    classes = read_folders(root, {"all": named(_folders(parent, root))}, fewest=2)["all"]
     if len(classes) < 4:
         raise DataError(
             f"{parent} has {len(classes)} class folder(s); 4 or more are needed, half of them to train and "
@@ -52,16 +61,14 @@ def is_split(root: Path) -> bool:
 def read_split(root: Path) -> Splits:
     """The classes in root/train, root/test and, where there is one, root/val."""
     splits = [s for s in ("train", "val", "test") if s != "val" or (root / s).is_dir()]
-    return {split: _classes(root / split, root) for split in splits}
+    return read_folders(root, {split: named(_folders(root / split, root)) for split in splits}, fewest=2)
 
 
-def _classes(parent: Path, root: Path) -> Classes:
+def _folders(parent: Path, root: Path) -> list[Path]:
     folders = class_folders(parent)
     if not folders:
         what = "holds no folder a class" if parent.is_dir() else "does not exist"
         if parent.is_dir() and any(map(is_image, visible(parent))):
             what = "holds images, but no folder a class"
         raise DataError(f"{parent} {what}: sort the images into {LAYOUTS}, below {root}")
-    return by_class(
-        entry for folder in folders for entry in class_entries(folder, root, as_text(folder.name))
-    )
+    return folders

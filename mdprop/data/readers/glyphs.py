@@ -16,11 +16,10 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from pydantic import Field
 
 from mdprop.data.readers.entries import Entry, Splits, by_class
 from mdprop.data.readers.settings import ImageSettings
-from mdprop.settings import Seed
+from mdprop.settings import Seed, number, whole
 
 SCRIPTS = {
     "train": ("LATIN", "CYRILLIC"),
@@ -50,8 +49,9 @@ class Settings(ImageSettings):
 
     reader: Literal["glyphs"]
     seed: Seed
-    images_per_class: Annotated[int, Field(ge=2)]
-    difficulty: Annotated[float, Field(ge=0, le=3)]
+    resize: Annotated[int, whole(1, 512)]
+    images_per_class: Annotated[int, whole(2, 10_000)]
+    difficulty: Annotated[float, number(0, 3)]
 
 
 def read(settings: Settings, key: str) -> Splits:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mdprop.data.audit import some
 from mdprop.data.readers.entries import Entry, images_below
 from mdprop.errors import DataError
 
@@ -51,7 +52,7 @@ def malformed(file: Path, number: int, line: str, needed: str) -> DataError:
 def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str = "line") -> Iterator[Entry]:
     """The entries of the images that `file` lists.
 
-    Raises `DataError` for an image that is listed twice, or when some are missing below `base`.
+    Raises `DataError` for an image that is listed twice or outside of `base`, and when some are missing.
     """
     source = images_below(base)
     hashes: set[int] = set()  # of the paths, which would take more memory
@@ -61,19 +62,23 @@ def listed_entries(file: Path, base: Path, images: Iterable[Listed], unit: str =
             raise DataError(
                 f"{file}, {unit} {number}: {path} is listed a second time: extract the file again"
             )
+        if os.path.isabs(path) or ".." in path.split("/"):
+            raise DataError(f"{file}, {unit} {number}: {path} is outside of {base}: extract the file again")
         hashes.add(hash(path))
         if not os.path.isfile(os.path.join(base, path)):
-            missing.append(path)
+            missing.append(os.path.join(base, path))
         yield Entry(class_name, path, source)
     if missing:
         raise DataError(
-            f"{len(missing):,} of the {len(hashes):,} images that {file} lists are missing, the first is "
-            f"{os.path.join(base, missing[0])}: extract the images completely"
+            f"{len(missing):,} of the {len(hashes):,} images that {file} lists are missing: {some(missing)}: "
+            "extract the images completely"
         )
 
 
 def _lines(file: Path) -> Iterator[str]:
     """The lines of a text file, one at a time: the lists of large data sets are long."""
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no regular file: extract the data set again")
     try:
         with file.open(encoding="utf-8-sig") as lines:
             for line in lines:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import http.client
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Literal
 
-from mdprop.data.readers.entries import Classes, Splits, by_class
+from mdprop.data.readers.entries import Splits, as_text
 from mdprop.data.readers.folder import is_split, read_split
 from mdprop.data.readers.settings import ImageSettings
-from mdprop.data.readers.tree import class_entries, class_folders, existing_root, is_absent
+from mdprop.data.readers.tree import ClassFolder, class_folders, existing_root, is_absent, read_folders
 from mdprop.errors import DataError, one_line
+from mdprop.runtime.scratch import scratch_beside
+from mdprop.settings import FilePath, expanded
 
 TRAIN, TEST = "images_background", "images_evaluation"
 DOWNLOADED = "omniglot-py"  # the folder that torchvision makes
@@ -21,7 +22,7 @@ LAYOUTS = f"{TRAIN}/<alphabet>/<character>/ and {TEST}/..., or train/<class>/ an
 
 class Settings(ImageSettings):
     reader: Literal["omniglot"]
-    root: str
+    root: FilePath
 
 
 def read(settings: Settings, key: str) -> Splits:
@@ -33,7 +34,7 @@ def read(settings: Settings, key: str) -> Splits:
 
     Raises `DataError` for an unknown layout, a failed download, and a class of fewer than two images.
     """
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root, f"{key}.root")
     if is_absent(root):
         _download(root, key)
     root = existing_root(root, key, LAYOUTS)
@@ -41,34 +42,33 @@ def read(settings: Settings, key: str) -> Splits:
         return read_split(root)
     for parent in (root, root / DOWNLOADED):
         if class_folders(parent / TRAIN) or class_folders(parent / TEST):
-            return {s: _characters(parent / part, root) for s, part in (("train", TRAIN), ("test", TEST))}
+            parts = {"train": _characters(parent / TRAIN), "test": _characters(parent / TEST)}
+            return read_folders(root, parts, fewest=2)
     raise DataError(f"{root} is no Omniglot: put there {LAYOUTS}; or remove it, to download it")
 
 
-def _characters(part: Path, root: Path) -> Classes:
+def _characters(part: Path) -> list[ClassFolder]:
     if not class_folders(part):
         raise DataError(f"{part} is missing or has no alphabets: extract {part.name}.zip there")
-    names = {
-        f"{alphabet.name}/{character.name}": character
+    return [
+        (as_text(f"{alphabet.name}/{character.name}"), character)
         for alphabet in class_folders(part)
         for character in class_folders(alphabet)
-    }
-    return by_class(entry for name, folder in names.items() for entry in class_entries(folder, root, name))
+    ]
 
 
 def _download(root: Path, key: str) -> None:
     """Both parts of Omniglot to root/omniglot-py; all of it or nothing."""
     from torchvision.datasets import Omniglot
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
+    with scratch_beside(root) as scratch:
         try:
             for background in (True, False):
-                Omniglot(scratch, background=background, download=True)
+                Omniglot(str(scratch), background=background, download=True)
         except (OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{key}.root = {root} is missing, and downloading Omniglot failed ({one_line(error)}): "
                 f"put there {LAYOUTS}"
             ) from None
         root.mkdir(exist_ok=True)
-        (Path(scratch) / DOWNLOADED).rename(root / DOWNLOADED)
+        (scratch / DOWNLOADED).rename(root / DOWNLOADED)

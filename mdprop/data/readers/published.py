@@ -12,10 +12,11 @@ from mdprop.data.readers.entries import Splits
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.data.readers.tree import existing_root, is_absent
 from mdprop.errors import DataError
+from mdprop.settings import FilePath, expanded
 
 
 class PublishedSettings(ImageSettings):
-    root: str
+    root: FilePath
     check_counts: bool
 
 
@@ -56,7 +57,7 @@ def read_published(
 
 
 def _root(root: str, published: Published, key: str) -> Path:
-    path = Path(root).expanduser()
+    path = expanded(root, f"{key}.root")
     if is_absent(path):
         remedy = f"get it {published.source}, and put there {published.layout}"
         if published.archive is None:

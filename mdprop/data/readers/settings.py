@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from mdprop.settings import Positive, Section, Share
+from mdprop.settings import Refused, Section, Text, number, whole
+
+Side = Annotated[int, whole(1, 4096)]
 
 
 class ImageSettings(Section):
     """How images are stored and how they meet the network; `resize` is the short side in pixels."""
 
     mode: Literal["L", "RGB"]
-    resize: Positive
+    resize: Side
     encoding: Literal["compressed", "raw"]
-    image_size: Positive
-    crop_scale: tuple[Share, Share] = Field(strict=False)
+    image_size: Side
+    crop_scale: tuple[Annotated[float, number(0.001, 1)], ...] = Field(strict=False)
     flip: bool
-    mean: tuple[float, ...] = Field(strict=False)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(strict=False)
-    reader: str
+    mean: tuple[Annotated[float, number(0, 1)], ...] = Field(strict=False)
+    std: tuple[Annotated[float, number(0.001, 10)], ...] = Field(strict=False)
+    reader: Text
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ImageSettings:
-        channels = self.channels
+    def problems(self) -> Iterator[Refused]:
         for key in ("mean", "std"):
-            if len(getattr(self, key)) != channels:
-                raise ValueError(f"{key} needs {channels} value(s) for mode {self.mode}")
+            if len(getattr(self, key)) != self.channels:
+                yield Refused(key, f"{self.channels} value(s) are needed for mode {self.mode}")
         if self.image_size > self.resize:
-            raise ValueError(f"image_size {self.image_size} must not exceed resize {self.resize}")
-        if self.crop_scale[0] > self.crop_scale[1]:
-            raise ValueError("crop_scale must be [smallest, largest]")
-        return self
+            yield Refused(
+                "image_size", f"at most resize, {self.resize}, is needed: lower it, or raise resize"
+            )
+        if len(self.crop_scale) != 2 or self.crop_scale[0] > self.crop_scale[1]:
+            yield Refused("crop_scale", "[smallest, largest] is needed, two shares of the area")
 
     @property
     def channels(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from mdprop.data.stores.arrow import ALL, ArrowFile
 from mdprop.errors import DataError
-from mdprop.files import whole_file
+from mdprop.files import sealed_file
+from mdprop.seals import BLANK, BrokenSeal, sealed_as
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,40 +62,52 @@ class Outcomes(NamedTuple):
 
 
 def write_adversarial(path: str | Path, batches: Iterable[Attacked], settings: Mapping[str, object]) -> None:
-    """Stream batches to an Arrow IPC file, one record batch each; the file appears when it is whole.
+    """Stream batches to two sealed Arrow IPC files, one record batch each; they appear when they are whole.
 
-    Columns: id and label (int64), image (C·H·W float32), objective, moved, size and outside (float32),
-    aims (a list of T int64), zero_gradient and broken_gradient (bool). The schema's metadata holds
-    `settings` and the images' shape as JSON, under "attack" and "shape".
+    `path` has the columns id, label (int64) and image (C·H·W float32); what is known of the images lies
+    in `outcomes_file(path)`, so that it is read, and its seal checked, without them: id (int64),
+    objective, moved, size and outside (float32), aims (a list of T int64), zero_gradient and
+    broken_gradient (bool). The schemas' metadata hold `settings` and the images' shape as JSON, under
+    "attack" and "shape"; that of the outcomes names the digest of the images, under "images".
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    outcomes: list[pa.RecordBatch] = []
     writer = None
-    with whole_file(path) as partial:
+    with sealed_file(path) as partial:
         for part in batches:
-            columns = [
-                pa.array(part.ids.numpy()),
-                pa.array(part.labels.numpy()),
-                pa.FixedSizeListArray.from_arrays(
-                    pa.array(part.images.contiguous().view(-1).numpy()), part.images[0].numel()
-                ),
-                *(
-                    pa.array(values.numpy())
-                    for values in (part.objective, part.moved, part.size, part.outside)
-                ),
-                pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
-                pa.array(part.zero_gradient.numpy()),
-                pa.array(part.broken_gradient.numpy()),
-            ]
-            batch = pa.record_batch(columns, _NAMES)
+            pixels = pa.array(part.images.contiguous().view(-1).numpy())
+            images = pa.FixedSizeListArray.from_arrays(pixels, part.images[0].numel())
+            ids = pa.array(part.ids.numpy())
+            batch = pa.record_batch([ids, pa.array(part.labels.numpy()), images], _IMAGES)
             if writer is None:
                 shape = list(part.images.shape[1:])
-                metadata = {"attack": json.dumps(settings), "shape": json.dumps(shape)}
+                metadata = {"seal": BLANK, "attack": json.dumps(settings), "shape": json.dumps(shape)}
                 writer = pa.ipc.new_file(str(partial), batch.schema.with_metadata(metadata))
             writer.write_batch(batch)
+            outcomes.append(pa.record_batch([ids, *_outcome_columns(part)], _OUTCOMES))
         if writer is None:
             raise DataError(f"{path}: there are no images to attack")
         writer.close()
+    metadata |= {"images": sealed_as(path)}
+    schema = outcomes[0].schema.with_metadata(metadata)
+    with sealed_file(outcomes_file(path)) as partial, pa.ipc.new_file(str(partial), schema) as writer:
+        for batch in outcomes:
+            writer.write_batch(batch)
+
+
+def outcomes_file(path: Path) -> Path:
+    """Where what is known of the images in `path` is."""
+    return path.with_suffix(".outcomes.arrow")
+
+
+def _outcome_columns(part: Attacked) -> list[pa.Array]:
+    """Those of `_OUTCOMES` but for the ids."""
+    return [
+        *(pa.array(values.numpy()) for values in (part.objective, part.moved, part.size, part.outside)),
+        pa.array(list(part.aims.T.contiguous().numpy()), pa.list_(pa.int64())),
+        pa.array(part.zero_gradient.numpy()),
+        pa.array(part.broken_gradient.numpy()),
+    ]
 
 
 def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
@@ -103,17 +117,17 @@ def read_adversarial(path: str | Path, turns: slice = ALL) -> Iterator[Batch]:
     """
     import torch
 
-    arrow = _open(path)
+    arrow = _open(Path(path), _IMAGES)
     shape = json.loads(arrow.schema.metadata[b"shape"])
     for batch in arrow.batches(turns):
-        ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _NAMES[:2])
+        ids, labels = (torch.from_numpy(np.array(batch[name])) for name in _IMAGES[:2])
         pixels = np.array(batch["image"].flatten())
         yield ids, labels, torch.from_numpy(pixels).view(len(ids), *shape)
 
 
 def read_outcomes(path: str | Path) -> Outcomes:
-    """How far a set's images got; the images themselves are not read."""
-    batches = list(_open(path).batches())
+    """How far the images in `path` got; the images themselves are not read."""
+    batches = list(_open_outcomes(path).batches())
     aims = np.concatenate([np.array(b["aims"].flatten()) for b in batches])
     ids, *values = (
         np.concatenate([b[name].to_numpy(zero_copy_only=False) for b in batches])
@@ -124,36 +138,49 @@ def read_outcomes(path: str | Path) -> Outcomes:
 
 def image_components(path: str | Path) -> int:
     """How many numbers an image of a set has: C·H·W."""
-    return math.prod(json.loads(_open(path).schema.metadata[b"shape"]))
+    return math.prod(json.loads(_open_outcomes(path).schema.metadata[b"shape"]))
 
 
 def attack_settings(path: str | Path) -> dict[str, object]:
     """How a set was made."""
-    settings: dict[str, object] = json.loads(_open(path).schema.metadata[b"attack"])
+    settings: dict[str, object] = json.loads(_open_outcomes(path).schema.metadata[b"attack"])
     return settings
 
 
-_NAMES = [
-    "id",
-    "label",
-    "image",
-    "objective",
-    "moved",
-    "size",
-    "outside",
-    "aims",
-    "zero_gradient",
-    "broken_gradient",
-]
+_IMAGES = ["id", "label", "image"]
+_OUTCOMES = ["id", "objective", "moved", "size", "outside", "aims", "zero_gradient", "broken_gradient"]
 
 
-def _open(path: str | Path) -> ArrowFile:
-    try:
+def _open_outcomes(path: str | Path) -> ArrowFile:
+    arrow = _open(outcomes_file(Path(path)), _OUTCOMES)
+    if arrow.schema.metadata[b"images"].decode() != _named(Path(path)):
+        raise DataError(f"{path} and {outcomes_file(Path(path))} are of two attacks: {_AGAIN}")
+    return arrow
+
+
+def _named(path: Path) -> str:
+    with _errors_of(path):
+        return sealed_as(path)
+
+
+def _open(path: Path, columns: Sequence[str]) -> ArrowFile:
+    with _errors_of(path):
         arrow = ArrowFile(path)
+    if arrow.schema.names != columns:
+        raise DataError(f"{path} was made by another version of mdprop: {_AGAIN}")
+    return arrow
+
+
+_AGAIN = "run the attack stage again"
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run the attack stage first") from None
+    except BrokenSeal as error:
+        raise DataError(f"{path} {error}: {_AGAIN}") from None
     except (OSError, ValueError):
-        raise DataError(f"{path} is truncated or no Arrow file: run the attack stage again") from None
-    if arrow.schema.names != _NAMES:
-        raise DataError(f"{path} was made by another version of mdprop: run the attack stage again")
-    return arrow
+        raise DataError(f"{path} is no Arrow file: {_AGAIN}") from None

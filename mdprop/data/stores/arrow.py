@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mdprop.seals import sealed_as, verify
+
 ALL = slice(None)
 
 
 class ArrowFile:
-    """An Arrow IPC file; raises `OSError` for one that cannot be read and `ValueError` for another kind."""
+    """An Arrow IPC file with a seal.
 
-    def __init__(self, path: str | Path) -> None:
+    seal: its digest, which names its content; checked unless `known` says that it was before.
+
+    Raises `OSError` for one that cannot be read, `BrokenSeal` (a `ValueError`) for one that has changed
+    since it was written, and `ValueError` for a file of another kind.
+    """
+
+    def __init__(self, path: str | Path, *, known: bool = False) -> None:
+        self.seal = sealed_as(Path(path)) if known else verify(Path(path))
         with Path(path).open("rb") as file:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         content = pa.py_buffer(self._mapped)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mdprop.data.images import decode
 from mdprop.data.stores.arrow import ArrowFile
 from mdprop.errors import DataError
-from mdprop.files import whole_file
+from mdprop.files import read_sealed_json, sealed_file
+from mdprop.seals import BLANK, BrokenSeal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,7 @@ SCHEMA = pa.schema(
         pa.field("id", pa.int64(), nullable=False),
     ]
 )
+_REMEDY = "run dvc repro prepare"
 BATCH_BYTES = 2**20
 BATCH_ROWS = 1000
 
@@ -47,15 +49,15 @@ class Row:
 
 
 def write_store(path: str | Path, rows: Iterable[Row], mode: str) -> None:
-    """Stream rows to an Arrow IPC file with the columns of `SCHEMA`; memory holds one batch of them.
+    """Stream rows to a sealed Arrow IPC file with the columns of `SCHEMA`; memory holds one batch of them.
 
     mode: that of the images, "L" or "RGB"; kept in the schema's metadata.
     The file gets its name when it is whole. The same rows give the same bytes.
     """
     path = Path(path)
-    schema = SCHEMA.with_metadata({"mode": mode})
+    schema = SCHEMA.with_metadata({"seal": BLANK, "mode": mode})
     with (
-        whole_file(path) as partial,
+        sealed_file(path) as partial,
         pa.OSFile(str(partial), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
@@ -85,23 +87,29 @@ class ImageStore:
     class_names: the class of each label in this split.
 
     Memory holds these and the images' places in the file, 32 bytes an image. Pickles as its path, so
-    that every worker opens the file itself. Raises `DataError` for a file that is missing, truncated
-    or no store.
+    that every worker opens the file itself. Raises `DataError` for a file that is missing, damaged or no
+    store, or another one than the manifest beside it names.
+
+    known: the file was checked before, by another process.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, known: bool = False) -> None:
         self.file = Path(path)
         try:
             self._content = pa.OSFile(str(path), "rb")
-            arrow = ArrowFile(path)
+            arrow = ArrowFile(path, known=known)
             if not arrow.schema.equals(SCHEMA) or b"mode" not in (arrow.schema.metadata or {}):
-                raise DataError(f"{path} is no image store of this version: run dvc repro prepare")
+                raise DataError(f"{path} is no image store of this version: {_REMEDY}")
             self.mode: str = arrow.schema.metadata[b"mode"].decode()
             self._read_columns(arrow)
         except FileNotFoundError:
-            raise DataError(f"{path} does not exist: run dvc repro prepare") from None
+            raise DataError(f"{path} does not exist: {_REMEDY}") from None
+        except BrokenSeal as error:
+            raise DataError(f"{path} {error}: {_REMEDY}") from None
         except (OSError, ValueError):
-            raise DataError(f"{path} is truncated or no Arrow file: run dvc repro prepare") from None
+            raise DataError(f"{path} is no Arrow file: {_REMEDY}") from None
+        if not known:
+            _check_named(self.file, arrow.seal)
 
     def _read_columns(self, arrow: ArrowFile) -> None:
         labels, ids, starts, sizes = ([np.empty(0, dtype=np.int64)] for _ in range(4))
@@ -123,8 +131,8 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
-        return ImageStore, (self.file,)
+    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path, bool]]:
+        return ImageStore, (self.file, True)
 
     def image(self, index: int) -> Tensor:
         """One image in the store's mode, uint8 [C, H, W]; raises `DataError` where its bytes are damaged."""
@@ -132,10 +140,20 @@ class ImageStore:
         try:
             return decode(self._content.read_at(size, start), self.mode)
         except (DataError, OSError, ValueError):
-            raise DataError(
-                f"{self.file} is damaged (row {index}, {self.path(index)}): run dvc repro prepare"
-            ) from None
+            raise DataError(f"{self.file} is damaged (row {index}, {self.path(index)}): {_REMEDY}") from None
 
     def path(self, index: int) -> str:
         """The path of one image, as users know it; slow, as it reads the column anew."""
-        return str([path for batch in ArrowFile(self.file).batches() for path in batch["path"]][index])
+        return str(
+            [path for batch in ArrowFile(self.file, known=True).batches() for path in batch["path"]][index]
+        )
+
+
+def _check_named(file: Path, digest: str) -> None:
+    """Raises `DataError` where there is a manifest that names another digest for this split."""
+    path = file.with_name("manifest.json")
+    if path.exists():
+        splits = read_sealed_json(path, _REMEDY).get("splits")
+        split = splits.get(file.stem) if isinstance(splits, dict) else None
+        if not isinstance(split, dict) or split.get("digest") != digest:
+            raise DataError(f"{file} is not the store that {path} names: {_REMEDY}")

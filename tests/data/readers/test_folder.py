@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -80,25 +81,34 @@ def test_what_counts_as_an_image(tmp_path: Path, make_classes: MakeClasses) -> N
         (folder / name).write_bytes(b"x")
     for name in (".7.png", "readme.txt", "Thumbs.db", "noextension", "8.npy"):
         (folder / name).write_bytes(b"x")
-    for hidden in (folder / ".cache", folder / "__MACOSX", tmp_path / ".git", tmp_path / "__MACOSX"):
-        hidden.mkdir()
-        (hidden / "9.png").write_bytes(b"x")
+    for litter in (".cache", "__MACOSX", "@eaDir", ".AppleDouble", ".thumbnails", "$RECYCLE.BIN", "#recycle"):
+        for hidden in (folder / litter, tmp_path / litter, folder / "more" / litter):
+            hidden.mkdir()
+            (hidden / "9.png").write_bytes(b"x")
     found = [e.path for e in splits_of("folder", tmp_path)["train"]["a"]]
     assert found == [
         f"a/{n}" for n in ("0.png", "1.png", "2.JPEG", "3.Png", "4.tif", "more/5.webp", "more/deep/6.GIF")
     ]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path, make_classes: MakeClasses) -> None:
+def test_links_are_followed_out_of_the_root_but_not_in_circles(
+    tmp_path: Path, make_classes: MakeClasses
+) -> None:
     root = tmp_path / "root"
     make_classes(root, ["a", "b", "c"])
     make_classes(tmp_path / "elsewhere", ["d"])
     (root / "d").symlink_to(tmp_path / "elsewhere" / "d", target_is_directory=True)
-    (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
-    (root / "a" / "2.png").symlink_to(root / "b" / "0.png")
+    (root / "a" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (root / "a" / "more").symlink_to(tmp_path / "more", target_is_directory=True)
+    make_classes(tmp_path, ["more"])
     splits = splits_of("folder", root)
     assert names(splits)["test"] == ["c", "d"]
-    assert [e.path for e in splits["train"]["a"]] == ["a/0.png", "a/1.png", "a/2.png"]
+    assert [e.path for e in splits["train"]["a"]] == [
+        f"a/{name}.png" for name in ("0", "1", "2", "more/0", "more/1")
+    ]
+    (root / "a" / "loop").symlink_to(root / "a", target_is_directory=True)
+    with pytest.raises(DataError, match=rf"^{root}/a/loop is a link to {root}/a, which is read as part of"):
+        splits_of("folder", root)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names are Unicode there")
@@ -177,13 +187,13 @@ def test_a_folder_that_cannot_be_listed(
     tmp_path: Path, make_classes: MakeClasses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_classes(tmp_path, NAMES)
-    listed = Path.iterdir
+    listed = os.scandir
 
-    def iterdir(folder: Path) -> Iterator[Path]:
-        if folder.name == "c":
-            raise PermissionError(13, "Permission denied", str(folder))
+    def scandir(folder: str) -> Any:
+        if Path(folder).name == "c":
+            raise PermissionError(13, "Permission denied", folder)
         return listed(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError, match=rf"^{tmp_path}/c cannot be listed \(Permission denied\): check its"):
         splits_of("folder", tmp_path)

@@ -68,7 +68,7 @@ def test_missing_images(tmp_path: Path) -> None:
     folder = tmp_path / "Img" / "img/WOMEN/Dresses/id_00000001"
     (folder / "t00_1_front.jpg").unlink()
     with pytest.raises(
-        DataError, match=rf"^1 of the 9 images that .* the first is {folder}/t00_1_front.jpg: ext"
+        DataError, match=rf"^1 of the 9 images that .* lists are missing: {folder}/t00_1_front.jpg: ext"
     ):
         splits_of("inshop", tmp_path)
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from mdprop.data.prepare import prepare
-from mdprop.data.readers import READERS, DatasetSettings, settings_class
+from mdprop.data.readers import READERS, DatasetSettings, read_classes, settings_class
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.data.stores.images import ImageStore
-from mdprop.errors import DataError
+from mdprop.errors import DataError, ParameterError
 from tests.data.readers.blocks import IMAGES, block
 from tests.helpers import PROJECT
 
@@ -140,7 +140,12 @@ def test_settings_stay_as_they_are(tmp_path: Path) -> None:
             f"Value error, no such reader; known are {', '.join(READERS)}",
         ),
         ({"flip": "yes"}, "flip", "bool_type", "Input should be a valid boolean"),
-        ({"image_size": 7}, None, "value_error", "Value error, image_size 7 must not exceed resize 6"),
+        (
+            {"image_size": 7},
+            None,
+            "value_error",
+            "Value error, image_size: at most resize, 6, is needed: lower it, or raise resize",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_block(
@@ -169,3 +174,26 @@ def test_loading_parameters_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("reader", ["folder", "omniglot", "cub200", "cars196", "sop", "inshop"])
+def test_the_home_of_nobody_is_one_line(reader: str) -> None:
+    values = {**block(reader, Path("x")), "root": "~nouser/x"}
+    settings = settings_class({"reader": reader}).model_validate(values)
+    with pytest.raises(
+        ParameterError, match=r"^datasets\.x\.root = '~nouser/x': no home of ~nouser is known"
+    ):
+        read_classes(settings, "datasets.x")
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_class({"reader": "folder"}).model_validate(block("folder", tmp_path))
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "train"))
+
+    monkeypatch.setattr(READERS["folder"], "read", refuse)
+    with pytest.raises(
+        DataError, match=r"/train cannot be read \(Permission denied\): mend its permissions, or"
+    ):
+        read_classes(settings, "datasets.x")

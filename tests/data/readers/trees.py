@@ -65,6 +65,28 @@ def cars_annotated(root: Path, sizes: list[int], names: bool = True) -> None:
     savemat(str(root / "cars_annos.mat"), content)
 
 
+def cars_in_halves(
+    root: Path, sizes: list[int], *, nested: bool = False, devkit: str = "devkit", names: bool = True
+) -> None:
+    """cars_train/00001.jpg, ..., cars_test/00001.jpg, ... and devkit/: each half with half of each class."""
+    (root / devkit).mkdir(parents=True, exist_ok=True)
+    for half, file in (("cars_train", "cars_train_annos"), ("cars_test", "cars_test_annos_withlabels")):
+        share = [size // 2 if half == "cars_train" else size - size // 2 for size in sizes]
+        numbers = [n for turn in range(max(share)) for n, size in enumerate(share, 1) if turn < size]
+        place(root / half / (half if nested else ""), (f"{i:05}.jpg" for i in range(1, len(numbers) + 1)))
+        annotations = np.zeros((1, len(numbers)), [("class", object), ("fname", object)])
+        for index, (row, number) in enumerate(zip(annotations[0], numbers, strict=True), 1):
+            row["class"], row["fname"] = np.uint8(number), f"{index:05}.jpg"
+        savemat(str(root / devkit / f"{file}.mat"), {"annotations": annotations})
+        if half == "cars_test":
+            bare = np.zeros((1, len(numbers)), [("fname", object)])
+            bare["fname"] = annotations["fname"]
+            savemat(str(root / devkit / "cars_test_annos.mat"), {"annotations": bare})
+    if names:
+        listed = np.array([[car(n, len(sizes)) for n in range(1, len(sizes) + 1)]], object)
+        savemat(str(root / devkit / "cars_meta.mat"), {"class_names": listed})
+
+
 def car(number: int, classes: int) -> str:
     return f"Maker {classes - number:03} C/V 2012"
 

@@ -12,11 +12,13 @@ import torch
 from mdprop.data.stores.adversarial import (
     Attacked,
     attack_settings,
+    outcomes_file,
     read_adversarial,
     read_outcomes,
     write_adversarial,
 )
 from mdprop.errors import DataError
+from mdprop.seals import BLANK, seal
 
 SETTINGS = {"goal": "multi_target", "epsilon": 0.05, "units": "pixel", "steps": 10}
 
@@ -50,7 +52,7 @@ def test_what_was_written_is_read_bit_by_bit(tmp_path: Path, channels: int) -> N
             assert tensor.dtype == value.dtype
             assert torch.equal(tensor, value)
     assert attack_settings(path) == SETTINGS
-    assert [p.name for p in path.parent.iterdir()] == ["set.arrow"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["set.arrow", "set.outcomes.arrow"]
 
 
 def test_an_epsilon_that_8_bits_cannot_hold_is_kept(tmp_path: Path) -> None:
@@ -112,19 +114,19 @@ def test_a_failure_keeps_the_old_set_and_nothing_else(tmp_path: Path) -> None:
 
     path = tmp_path / "a.arrow"
     write_adversarial(path, batches(3), SETTINGS)
-    before = path.read_bytes()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(RuntimeError, match="out of memory"):
         write_adversarial(path, broken(), SETTINGS)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_a_missing_set(tmp_path: Path) -> None:
     path = tmp_path / "none.arrow"
-    message = rf"^{path} does not exist: run the attack stage first$"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"^{path} does not exist: run the attack stage first$"):
         next(read_adversarial(path))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(
+        DataError, match=rf"^{outcomes_file(path)} does not exist: run the attack stage first$"
+    ):
         attack_settings(path)
 
 
@@ -141,7 +143,10 @@ def test_a_truncated_set(tmp_path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(
-        DataError, match=rf"^{path} is truncated or no Arrow file: run the attack stage again$"
+        DataError,
+        match=rf"^{path} is damaged, or of another.* no seal: run the attack stage again$"
+        if not share
+        else rf"^{path} is damaged: .*: run the attack stage again$",
     ):
         list(read_adversarial(path))
 
@@ -165,10 +170,27 @@ def test_a_goal_that_looks_at_nothing(tmp_path: Path) -> None:
 
 def test_a_set_of_an_older_version_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.arrow"
-    old = pa.record_batch([pa.array([1]), pa.array([0]), pa.array([[0.5]])], ["id", "label", "image"])
-    with pa.ipc.new_file(str(path), old.schema) as writer:
-        writer.write_batch(old)
-    message = rf"^{path} was made by another version of mdprop: run the attack stage again$"
+    old = pa.record_batch([pa.array([1]), pa.array([0])], ["id", "label"], metadata={"seal": BLANK})
+    for file in (path, outcomes_file(path)):
+        with pa.ipc.new_file(str(file), old.schema) as writer:
+            writer.write_batch(old)
     for read in (read_outcomes, attack_settings, lambda path: list(read_adversarial(path))):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=r"arrow is damaged.*: run the attack stage again$"):
             read(path)
+    for file in (path, outcomes_file(path)):
+        seal(file)
+    for read in (read_outcomes, attack_settings, lambda path: list(read_adversarial(path))):
+        with pytest.raises(
+            DataError, match=r"arrow was made by another version of mdprop: run the attack stage"
+        ):
+            read(path)
+
+
+def test_images_and_outcomes_of_two_attacks(tmp_path: Path) -> None:
+    for name, size in (("a", 3), ("b", 4)):
+        write_adversarial(tmp_path / f"{name}.arrow", batches(size), SETTINGS)
+    (tmp_path / "b.arrow").replace(tmp_path / "a.arrow")
+    with pytest.raises(
+        DataError, match=r"a\.arrow and .*a\.outcomes\.arrow are of two attacks: run the attack"
+    ):
+        read_outcomes(tmp_path / "a.arrow")

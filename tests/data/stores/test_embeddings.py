@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mdprop.data.stores.embeddings import Embeddings, read_embeddings, write_embeddings
-from mdprop.errors import DataError
+from mdprop.errors import DataError, ResultError
 
 
 def batches(*sizes: int, dim: int = 4) -> list[Embeddings]:
@@ -95,7 +95,14 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
     write_embeddings(path, batches(3, 3))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(
-        DataError, match=rf"^{path} is truncated or no Parquet file: run the embed stage again$"
-    ):
+    with pytest.raises(DataError, match=rf"^{path} is damaged.*: run the embed stage again$"):
         read_embeddings(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    written = batches(3, 3)
+    written[1][2][2, 1] = value
+    with pytest.raises(ResultError, match=r"a\.parquet: embeddings are not finite, that of image 55 among"):
+        write_embeddings(tmp_path / "a.parquet", written)
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from mdprop.data.images import encode
 from mdprop.data.stores import images
 from mdprop.data.stores.images import ImageStore, Row, write_store
 from mdprop.errors import DataError
+from mdprop.seals import BLANK, seal
 
 
 def picture(level: int, mode: str = "L", kind: str = "PNG") -> bytes:
@@ -166,22 +167,22 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
     write_store(path, rows(9), "L")
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(DataError, match=rf"^{path} is truncated or no Arrow file: run dvc repro prepare$"):
+    with pytest.raises(DataError, match=rf"^{path} is damaged.*: run dvc repro prepare$"):
         ImageStore(path)
 
 
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=rf"^{tmp_path} is truncated or no Arrow file: run dvc repro prepare$"
-    ):
+    with pytest.raises(DataError, match=rf"^{tmp_path} is no Arrow file: run dvc repro prepare$"):
         ImageStore(tmp_path)
 
 
 @pytest.mark.parametrize("schema", [images.SCHEMA, pa.schema({"x": pa.int64()}, {"mode": "L"})])
 def test_another_arrow_file_is_no_store(tmp_path: Path, schema: pa.Schema) -> None:
     path = tmp_path / "a.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema):
+    metadata = {**(schema.metadata or {}), b"seal": BLANK.encode()}
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema.with_metadata(metadata)):
         pass
+    seal(path)
     with pytest.raises(
         DataError, match=rf"^{path} is no image store of this version: run dvc repro prepare$"
     ):
