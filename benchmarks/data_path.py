@@ -53,7 +53,7 @@ def main() -> None:
         for index in range(args.images):
             draw_jpeg(files / "train" / str(index % CLASSES) / f"{index}.jpg", index)
         for index in range(4):  # prepare needs classes to test on
-            draw_jpeg(files / "test" / f"other {index % 2}" / f"{index}.jpg", index)
+            draw_jpeg(files / "test" / f"other {index % 2}" / f"{index}.jpg", args.images + index)
         ours = {encoding: pack(files, Path(scratch) / encoding, encoding) for encoding in ENCODINGS}
         crop = [transforms.RandomResizedCrop(CROP), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
         theirs = ImageFolder(str(files / "train"), transforms.Compose(crop))

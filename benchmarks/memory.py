@@ -112,7 +112,7 @@ def write_params(path: Path, encoding: str) -> None:
     """The defaults, but for the folder of images, all of them attacked, and one light attack."""
     yaml = YAML()
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params["dataset"]["name"] = "folder"
+    params["dataset"] |= {"name": "folder", "duplicates": "allow"}
     params["datasets"]["folder"] |= {
         "root": "raw",
         "encoding": encoding,

@@ -112,7 +112,7 @@ def test_a_share_is_a_fraction_or_a_number(share: Any, value: Fraction) -> None:
     [
         ({"goal": "multitarget"}, "unknown goal; known: single_target, multi_target"),
         ({"goal": "clean"}, r"unknown goal; .*\(clean images are always there\)"),
-        ({"goal": "single_target", "share": "half"}, "a share from 0.001 to 1, such as 1/2 or 0.5, is needed"),
+        ({"goal": "single_target", "share": "half"}, "a share from 0.001 to 1, such as 1/2 or 0.5"),
         ({"goal": "single_target", "share": 0}, "a share from 0.001 to 1"),
         ({"goal": "single_target", "share": "3/2"}, "a share from 0.001 to 1"),
         ({"goal": "single_target", "branch": "a.b"}, "pattern"),

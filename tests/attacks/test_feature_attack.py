@@ -225,6 +225,25 @@ def test_the_attack_leaves_images_and_weights_alone(grad: bool) -> None:
         assert torch.equal(parameter, value)
 
 
+def test_targets_of_the_embeddings_at_the_start() -> None:
+    embed, images = tiny_network(), pixels(4)
+    start = (2 * torch.rand_like(images) - 1) * 0.05
+    given: list[Tensor] = []
+
+    def mirrored(embeddings: Tensor) -> Tensor:
+        given.append(embeddings)
+        return embeddings.flip(0)[None]
+
+    bounds = {"epsilon": 0.1, "steps": 3, "lower": 0.0, "upper": 1.0, "start": start}
+    found = feature_attack(embed, images, mirrored, **bounds)
+    (at_start,) = given  # asked once
+    assert not at_start.requires_grad
+    assert_close(at_start, embed(images + start).detach())
+    assert torch.equal(found, feature_attack(embed, images, at_start.flip(0)[None], **bounds))
+    with pytest.raises(ValueError, match=r"^targets must be \[T, 4, D\], not \[4, 5\]$"):
+        feature_attack(embed, images, lambda embeddings: embeddings, **bounds)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (1, 2, 5)])
 def test_targets_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(

@@ -123,6 +123,7 @@ def test_the_depth_is_enough_to_meet_another_class() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 2, 2])
     goal = get_goal("nearest_other")
     assert goal.depth(labels) == 4
+    assert [get_goal(name).depth(labels) for name in ("ca_plus", "qa_plus")] == [0, 0]  # they rank nothing
     ranking = torch.tensor([[1, 2, 3, 6]])
     assert goal.aims(labels, torch.tensor([0]), 1, torch.Generator(), ranking).tolist() == [[6]]
     with pytest.raises(

@@ -135,6 +135,8 @@ def test_each_image_keeps_its_best_attempt() -> None:
     assert_close(images, GOAL)
     assert_close(reached, torch.zeros(5, dtype=torch.float64))
     assert taken == [0, 1, 2]
+    tied, _ = best_of(lambda images: torch.zeros(len(images)), iter(attempts))
+    assert_close(tied, attempts[0])
     images, reached = best_of(distance, iter([IMAGES]))
     assert_close(images, IMAGES)
     assert_close(reached, distance(IMAGES))

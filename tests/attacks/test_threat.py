@@ -49,13 +49,30 @@ def test_a_radius_may_be_a_fraction(written: Any, value: float) -> None:
         ({"step_ratio": 0}, "a number from 0.0001 to 1 is needed"),
         ({"restarts": 0}, "a whole number from 1 to 100 is needed"),
         ({"restarts": 2, "start_noise": 0}, "restarts: without start_noise all are the same: 1 is needed"),
-        ({"goal": "untargeted", "start_noise": 0}, "start_noise: goal untargeted has no gradient at the clean image"),
+        ({"goal": "untargeted", "start_noise": 0}, "start_noise: goal untargeted has no gradient at the"),
+        ({"goal": "untargeted", "start_noise": 0, "optimizer": "apgd"}, "start_noise: goal untargeted has"),
         ({"radius": 1}, "Extra inputs"),
     ],
 )
 def test_what_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Threat(**{"goal": "single_target", "epsilon": 0.1, **given})
+
+
+def test_whose_eyes_a_threat_sees_through() -> None:
+    own, other, transfer = (
+        Threat(goal="single_target", epsilon=0.1, **to)
+        for to in ({}, {"branch": "multi_target"}, {"branch": "clean", "source": "standard/0"})
+    )
+    assert (own.white_box, other.white_box, transfer.white_box) == (True, False, False)
+    assert not Threat(goal="single_target", epsilon=0.1, source="standard/0").white_box
+    assert other.seen_from("multi_target") == own
+    assert other.seen_from("clean") == other
+    assert transfer.seen_from("clean") == transfer
+    for branch in ("all", "clean+25%multi_target"):
+        assert Threat(goal="single_target", epsilon=0.1, branch=branch).branch == branch
+    with pytest.raises(ValidationError, match="branch"):
+        Threat(goal="single_target", epsilon=0.1, branch="clean+")
 
 
 def test_names_that_need_torch_are_there_when_asked_for() -> None:

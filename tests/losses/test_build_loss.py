@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from mdprop.errors import ParameterError
-from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss, build_loss
+from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss, _small_batch, build_loss
 from mdprop.losses.library import Choice, MinedLoss
 from mdprop.losses.options import construct, refusal
 
@@ -204,6 +204,13 @@ def test_a_reason_is_short_and_never_nothing() -> None:
     assert str(refusal("key", "name", {}, ValueError(" ".join(words)))).endswith(f": {words[0]} [...]")
     short = "x" * 80 + " " + "y" * 79
     assert str(refusal("key", "name", {}, ValueError(short))).endswith(short)
+
+
+def test_options_are_tried_on_two_images_of_each_of_up_to_four_classes() -> None:
+    for classes, expected in ((2, [0, 0, 1, 1]), (9, [0, 0, 1, 1, 2, 2, 3, 3])):
+        embeddings, labels = _small_batch(5, classes)
+        assert (labels.tolist(), embeddings.shape) == (expected, (len(expected), 5))
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(len(expected)))
 
 
 def test_values_that_the_loss_refuses() -> None:
