@@ -205,3 +205,12 @@ def test_what_is_not_a_number_does_no_harm_and_is_told(norm: str) -> None:
     assert (squared(found)[2:] < squared(IMAGES)[2:]).all()
     assert log.broken.tolist() == [True, False, True, False, False, False]
     assert log.zero.tolist() == [False, True, False, False, False, False]
+
+
+def test_a_gradient_that_breaks_on_the_way_is_told() -> None:
+    looks = iter([1.0, 1.0, torch.nan])
+    log = GradientLog(IMAGES)
+    apgd(lambda images: next(looks, 1.0) * squared(images), IMAGES, BALLS["linf"](IMAGES, 0.1, 0.0, 1.0),
+         steps=4, log=log)  # fmt: skip
+    assert log.broken.all()
+    assert not log.zero.any()

@@ -49,6 +49,44 @@ def test_squares_of_signs_reach_the_corners_of_a_linear_objective() -> None:
     assert_close(found, images - 0.1 * weights.sign())
 
 
+def test_both_signs_are_as_likely_in_each_channel() -> None:
+    images = torch.full((400, 2, 4, 4), 0.5)
+    keys = [[image] for image in range(400)]
+    for norm, propose in (("linf", _squares), ("l2", _moved_norm)):
+        shift = propose(BALLS[norm](images, 0.1, 0.0, 1.0), images, 1.0, generators(keys)) - images
+        up = shift[..., 0, 0] > 0
+        assert ((up.float().mean(0) - 0.5).abs() < 0.1).all()
+        assert ((up[:, 0] == up[:, 1]).float().mean() - 0.5).abs() < 0.1
+
+
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_the_first_windows_are_two_humps_of_opposite_sign(side: int) -> None:
+    """One above the other or beside it, of the whole norm; the row in the middle of an odd side falls."""
+    size = 12
+    images = torch.full((30, 1, size, size), 0.5)
+    found = _moved_norm(
+        L2Ball(images, 0.3, 0.0, 1.0), images, (side / size) ** 2, generators([[i] for i in range(30)])
+    )
+    half = side // 2
+    ways = set()
+    for shift in (found - images)[:, 0]:
+        rows, columns = shift.nonzero().unbind(1)
+        window = shift[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert window.shape == (side, side)
+        assert window.norm().item() == pytest.approx(0.3, rel=1e-5)
+        across = bool((window[0, 0] > 0) != (window[0, -1] > 0))
+        window = window.T if across else window
+        sign = window[0, 0].sign()
+        assert (sign * window[:half] > 0).all()
+        assert (sign * window[half:] < 0).all()
+        for hump in (window[:half], window[half:]):  # each falls off alike on all sides
+            assert_close(hump, hump.flip(0))
+            assert_close(hump, hump.flip(1))
+        assert len(window[0].unique()) > 1
+        ways.add((across, sign.item()))
+    assert len(ways) == 4
+
+
 def test_moved_norm_goes_half_the_way_to_the_optimum_of_a_linear_objective() -> None:
     weights = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(2))
     images = torch.full((3, 1, 6, 6), 0.5)

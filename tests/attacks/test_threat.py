@@ -44,7 +44,7 @@ def test_a_radius_may_be_a_fraction(written: Any, value: float) -> None:
         ({"epsilon": 21, "units": "normalized"}, "epsilon: a number from 0 to 20 is needed, in standard"),
         ({"epsilon": True}, "a number from 0 to 10000"),
         ({"norm": "l1"}, "'linf' or 'l2'"),
-        ({"norm": "l2", "units": "normalized"}, "it needs units: pixel"),
+        ({"norm": "l2", "units": "normalized"}, "units: norm l2 .* needs units: pixel"),
         ({"steps": 0}, "a whole number from 1 to 10000 is needed"),
         ({"step_ratio": 0}, "a number from 0.0001 to 1 is needed"),
         ({"restarts": 0}, "a whole number from 1 to 100 is needed"),

@@ -172,3 +172,11 @@ def test_density_refuses(embeddings, labels, message):
 def test_spectral_decay_refuses(embeddings, skip, message):
     with pytest.raises(ValueError, match=message):
         spectral_decay(embeddings, skip=skip)
+
+
+@pytest.mark.parametrize(("dtype", "power"), [(np.float32, 30), (np.float64, 90)])
+def test_rows_of_very_different_lengths_side_by_side(dtype, power):
+    vectors, labels = random_set(5)
+    lengths = 10.0 ** np.where(np.arange(len(vectors)) % 2, power, -power)[:, None]
+    found = embedding_density((vectors * lengths).astype(dtype), labels)["intra"]
+    assert found == pytest.approx(embedding_density(vectors, labels)["intra"], rel=1e-4)

@@ -139,7 +139,7 @@ def test_what_training_does_not_know(work, key, value, part):
 @pytest.mark.parametrize("stage", ["train", "attack", "embed", "evaluate"])
 def test_what_came_before_is_missing(work, stage):
     done = run(work, stage, "--method", "standard", "--seed", "0")
-    first = "data/prepared/glyphs" if stage in ("train", "attack") else "standard/0"
+    first = "data/prepared/glyphs" if stage in ("train", "embed") else "standard/0"
     assert_one_line(done, first)
 
 
