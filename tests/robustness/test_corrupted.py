@@ -81,7 +81,9 @@ def test_what_is_wrong_with_a_set_is_one_line(run: Run) -> None:
         measure_corruptions(run, "clean", ["fog_1"], SETTINGS)
     foreign = np.eye(3, dtype=np.float32)[:2]
     write_embeddings(run.embeddings("clean", "fog_1"), [(np.array([10, 99]), LABELS[:2], foreign)])
-    with pytest.raises(ResultError, match=r"fog_1\.parquet holds images that are not among the clean ones: run"):
+    with pytest.raises(
+        ResultError, match=r"fog_1\.parquet holds images that are not among the clean ones: run"
+    ):
         measure_corruptions(run, "clean", ["fog_1"], SETTINGS)
 
 
