@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mdprop.attacks import GOALS
 from mdprop.config import load_params
 from mdprop.errors import ParameterError
 from mdprop.losses import build_loss
@@ -96,6 +97,9 @@ def test_the_suites_hold_what_their_names_say(params: Path) -> None:
     apply_presets(params, PRESETS, ["strong"])
     sets = load_params(params).adversary.sets.values()
     assert {threat.optimizer for threat in sets} == {"apgd", "square", "noise"}
+    same = {"es": "untargeted", "gtm": "nearest_other"}
+    harmful = {same.get(name, name) for name, goal in GOALS.items() if goal.harms}
+    assert {threat.goal for threat in sets} == harmful
     assert {threat.source for threat in sets} == {None, "standard/0", "at/0"}
     assert {threat.branch for threat in sets} == {None, "all"}
     apply_presets(params, PRESETS, ["matrix"])
