@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts us with &
     with tempfile.TemporaryDirectory() as folder:
         done = campaign(options.trials, options.seed, Path(folder))
     raise SystemExit(any(trial.faults for trial in done))
