@@ -21,7 +21,7 @@ from mdprop.metrics import clustering_scores, embedding_density, retrieve, spect
 from mdprop.metrics.retrieval import Retrieval
 from mdprop.robustness.sampling import is_measurable, with_partner
 from mdprop.robustness.score import score_of, spread
-from mdprop.robustness.worst_case import worst_case_of
+from mdprop.robustness.worst_case import counts, worst_case_of
 from mdprop.runs import GALLERY, SCORE, WORST_CASE, Run
 
 MAP_DEPTH = 1000
@@ -94,7 +94,7 @@ def evaluate_run(
             where = {"set": np.full(count, name), "branch": np.full(count, branch)}
             queries.append({**where, "id": images.ids, "label": images.labels, **columns})
             metrics[set_name(name, branch)] = values
-        attacks = [n for n, t in threats.items() if t.wants.harms and t.wants.perturbs == "query"]
+        attacks = [name for name, threat in threats.items() if counts(threat)]
         if attacks:
             columns, metrics[set_name(WORST_CASE, branch)] = worst_case_of(queries, attacks, branch)
             queries.append(columns)

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.errors import ResultError
+from mdprop.robustness.checks.strength import GREY
 from mdprop.runs import WORST_CASE
 from mdprop.statistics import worst_case
 
 if TYPE_CHECKING:
     from mdprop.robustness.evaluation import Columns, Metrics
+
+
+def counts(threat: Threat) -> bool:
+    """Whether an attack counts: it harms, it moves the query, and it cannot make any image plain grey."""
+    boundless = threat.norm == "linf" and threat.units == "pixel" and threat.epsilon >= GREY
+    return threat.wants.harms and threat.wants.perturbs == "query" and not boundless
 
 
 def worst_case_of(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mdprop.attacks import Threat
 from mdprop.data.stores.queries import read_queries, write_queries
 from mdprop.errors import ResultError
-from mdprop.robustness.worst_case import WORST_CASE, worst_case_of
+from mdprop.robustness.worst_case import WORST_CASE, counts, worst_case_of
 
 Part = dict[str, NDArray[Any]]
 
@@ -85,3 +86,20 @@ def test_refuses() -> None:
     apart = [part("near", {1: True}), part("far", {2: True})]
     with pytest.raises(ResultError, match="no query was attacked by all of near, far"):
         worst_case_of(apart, ["near", "far"])
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        ({"goal": "untargeted"}, True),
+        ({"goal": "untargeted", "source": "at/0"}, True),
+        ({"goal": "untargeted", "optimizer": "noise"}, True),
+        ({"goal": "untargeted", "epsilon": 0.5}, False),
+        ({"goal": "untargeted", "epsilon": 0.5, "norm": "l2"}, True),
+        ({"goal": "untargeted", "epsilon": 0.5, "units": "normalized"}, True),
+        ({"goal": "unadversarial"}, False),
+        ({"goal": "ca_plus"}, False),
+    ],
+)
+def test_which_attacks_count(attack: dict[str, Any], expected: bool) -> None:
+    assert counts(Threat(**{"epsilon": 0.1, **attack})) is expected
