@@ -119,6 +119,8 @@ Units = Literal["pixel", "normalized"]
 
 Norm = Literal["linf", "l2"]
 
+OptimizerName = Literal["pgd", "apgd", "square", "noise"]
+
 _LARGEST: dict[str, tuple[float, str]] = {
     "pixel": (1, "pixels of [0, 1]"),
     "normalized": (20, "standard deviations of a channel"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,29 +25,13 @@ def attack(
 
     p, run = load_params(params), Run(method, seed)
 
-    from mdprop.data.loading.transforms import test_transform
-    from mdprop.data.stores.images import ImageStore
-    from mdprop.parallel.parts import Parts
-    from mdprop.parallel.resume import kept
-    from mdprop.robustness.sets import attacked_model, attacks_on_itself, make_sets
+    from mdprop.robustness.sets import attacks_on_itself, make_kept_sets
     from mdprop.runtime.memory import keep_memory
-    from mdprop.runtime.state import computed_from
 
     keep_memory()
-    adversary, data = p.adversary, p.active_dataset
+    adversary, prepared = p.adversary, Path("data/prepared") / p.dataset.name
     plan = attacks_on_itself(run, run.answering(adversary.branches), adversary.sets)
-    store = ImageStore(Path("data/prepared") / p.dataset.name / "test.arrow")
-    transform = test_transform(data.resize, data.image_size)
-    key = {
-        "parameters": {
-            "adversary": adversary.model_dump(mode="json"),
-            "images": data.model_dump(mode="json"),
-        },
-        **computed_from(run.folder / "model.json", store.file),
-    }
-    with kept(f"attack-{method}-{seed}", key) as state:
-        load = partial(attacked_model, run)
-        make_sets(run, plan, load, store, transform, adversary, Parts(state))
+    make_kept_sets("attack", run, plan, prepared, p.active_dataset, adversary)
 
 
 if __name__ == "__main__":

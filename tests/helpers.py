@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from mdprop.config.attacks import AttackSettings
+from mdprop.attacks import Threat
+from mdprop.config.attacks import AdversarySettings, AttackSettings
 from mdprop.config.schema import LearningRates, TrainSettings
 from mdprop.data.stores.images import ImageStore, Row, write_store
 from mdprop.layers import convert_batchnorm
@@ -92,6 +94,29 @@ def attack_settings(**changes: Any) -> AttackSettings:
         "shared_forward": False,
     }
     return AttackSettings(**(settings | changes))
+
+
+def adversary_settings(sets: Mapping[str, Threat], **changes: Any) -> AdversarySettings:
+    """These attacks on all images through the clean branch, but for the changes."""
+    values: dict[str, Any] = {
+        "branches": ["clean"],
+        "sources": sorted({threat.source for threat in sets.values() if threat.source}),
+        "queries": 0,
+        "draw": "images",
+        "seed": 0,
+        "epsilon": 0.1,
+        "norm": "linf",
+        "units": "pixel",
+        "steps": 2,
+        "step_ratio": None,
+        "restarts": 1,
+        "targets": 2,
+        "start_noise": None,
+        "optimizer": "pgd",
+        "protocol": "mdprop",
+        "sets": sets,
+    }
+    return AdversarySettings(**(values | changes))
 
 
 def make_method(name: str, *slices: dict[str, Any]) -> Method:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, field_validator
 
 from mdprop.attacks.goals import GOALS, Goal, ProtocolName, get_goal, in_protocol
 from mdprop.branches import ALL, parse_branch
-from mdprop.settings import Norm, Radius, Refused, Restarts, Section, Share, Steps, Targets, Units, too_large
+from mdprop.settings import (
+    Norm,
+    OptimizerName,
+    Radius,
+    Refused,
+    Restarts,
+    Section,
+    Share,
+    Steps,
+    Targets,
+    Units,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +61,7 @@ class Threat(Section):
     restarts: Restarts = 1
     targets: Targets = 5
     start_noise: Radius | None = None
-    optimizer: Literal["pgd", "apgd", "square", "noise"] = "pgd"
+    optimizer: OptimizerName = "pgd"
     protocol: ProtocolName = "mdprop"
     branch: str | None = None
     source: RunName | None = None

@@ -15,6 +15,7 @@ from mdprop.runs import ALONE, CHECKS, CORRUPTED, GALLERY, SCORE, WORST_CASE
 from mdprop.settings import (
     Name,
     Norm,
+    OptimizerName,
     Radius,
     Refusals,
     Refused,
@@ -104,7 +105,7 @@ class AdversarySettings(Section):
     restarts: Restarts
     targets: Targets
     start_noise: Radius | None
-    optimizer: Literal["pgd", "apgd", "square", "noise"]
+    optimizer: OptimizerName
     protocol: ProtocolName
     sets: dict[Name, Threat]
 

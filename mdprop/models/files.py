@@ -20,6 +20,7 @@ from mdprop.layers import extract_branch, multi_batchnorms
 from mdprop.models.build import build_model
 from mdprop.models.embedder import Embedder
 from mdprop.models.layout import place
+from mdprop.models.parts import broken_tensor
 from mdprop.seals import BLANK, BrokenSeal, sealed_as, verify
 
 WEIGHTS = "model.safetensors"
@@ -54,7 +55,7 @@ def save_model(
     content = {"build": build, **(details or {})}
     sealed_json(content)  # what cannot be written, before anything is
     state = _state(model.network)
-    if broken := _not_finite(state):
+    if broken := broken_tensor(state):
         raise ModelError(f"{folder}: {broken} is not finite, nothing is written: {_DIVERGED}")
     with sealed_file(folder / WEIGHTS) as partial:
         partial.write_bytes(save(state, {"seal": BLANK}))
@@ -91,7 +92,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", branch: s
     except RuntimeError as error:
         problem = textwrap.shorten(str(error), 300, placeholder=" ...")
         raise ModelError(f"the weights in {folder} do not fit its model.json: {problem}") from None
-    if broken := _not_finite(state):
+    if broken := broken_tensor(state):
         raise ModelError(f"{folder / WEIGHTS}: {broken} is not finite: {_DIVERGED}")
     if branch is not None:
         try:
@@ -123,8 +124,3 @@ def export_network(folder: str | Path, out: str | Path, branch: str = CLEAN) -> 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.contiguous() for key, value in network.state_dict().items()}
-
-
-def _not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that holds a NaN or an infinity, by name."""
-    return next((key for key, value in state.items() if not value.isfinite().all()), None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mdprop.layers import multi_batchnorms
@@ -67,7 +67,11 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 def broken_weights(module: nn.Module) -> str | None:
     """The first weight or statistic of `module` with a value that is not finite; None: there is none."""
-    state = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    return broken_tensor(module.state_dict())
+
+
+def broken_tensor(state: Mapping[str, Tensor]) -> str | None:
+    """The first of these tensors with a value that is not finite, by name; a GPU is waited for once."""
     finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist() if state else []
     return next((name for name, fine in zip(state, finite, strict=True) if not fine), None)
 

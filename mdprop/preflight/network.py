@@ -13,9 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from mdprop.config.schema import ImageSettings, LossSettings, ModelSettings, TrainSettings
 from mdprop.errors import MDPropError, one_line
 from mdprop.layers import route
-from mdprop.losses import build_loss
 from mdprop.methods import Method
-from mdprop.models import Embedder, build_model, place
+from mdprop.models import Embedder, place
+from mdprop.models.chosen import chosen_loss, chosen_network
 from mdprop.preflight.finding import Finding
 from mdprop.runtime.hardware import device
 from mdprop.runtime.memory import machine_memory
@@ -37,16 +37,8 @@ def check_network(
     """
     try:
         branches = tuple(dict.fromkeys(branch for method in methods for branch in method.branches))
-        network = _build(model, images, branches)
-        metric_loss = build_loss(
-            loss.name,
-            loss.options,
-            miner=loss.miner,
-            miner_options=loss.miner_options,
-            embedding_dim=model.embedding_dim,
-            num_classes=classes,
-            feature_dim=network.feature_dim,
-        ).to(device())
+        network = place(chosen_network(model, images, branches), device())
+        metric_loss = chosen_loss(loss, model, network, classes).to(device())
         broken = sum(int((~value.isfinite()).sum()) for value in network.state_dict().values())
         if broken:
             yield Finding(
@@ -66,19 +58,6 @@ def check_network(
         return
     rows = max(sum(method.sizes(settings.batch_size)) for method in methods)
     yield from _check_memory(settings, rows, kept / len(batch))
-
-
-def _build(model: ModelSettings, images: ImageSettings, branches: Sequence[str]) -> Embedder:
-    network = build_model(
-        model.backbone,
-        model.embedding_dim,
-        weights=model.weights,
-        freeze_batchnorm=model.freeze_batchnorm,
-        branches=branches,
-        mean=images.mean,
-        std=images.std,
-    )
-    return place(network, device())
 
 
 def _try_attack(network: Embedder, batch: Tensor, dim: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from torchvision.transforms import v2
 
 from mdprop.attacks.threat import Threat
 from mdprop.branches import ALL, CLEAN
 from mdprop.config.attacks import AdversarySettings
+from mdprop.config.schema import ImageSettings
+from mdprop.data.loading.transforms import test_transform
 from mdprop.data.stores.adversarial import Attacked, outcomes_file, write_adversarial
 from mdprop.data.stores.images import ImageStore
 from mdprop.errors import ResultError
@@ -17,10 +20,12 @@ from mdprop.models import Embedder, load_model
 from mdprop.models.joint import JointEmbedder
 from mdprop.parallel.exchange import write_in_order
 from mdprop.parallel.parts import Parts
+from mdprop.parallel.resume import kept
 from mdprop.robustness.generation import Adversary
 from mdprop.runs import Run, has_branch
 from mdprop.runtime.hardware import device
 from mdprop.runtime.progress import track
+from mdprop.runtime.state import computed_from
 
 Plan = dict[str, dict[str, Threat]]
 """Attacks by the branch that is attacked, and by the name of their set."""
@@ -84,6 +89,27 @@ def make_sets(
                 parts.write(files[name], write, partial(adversary.attack, name), Attacked._make)
             else:
                 write_in_order(write, adversary.attack(name))
+
+
+def make_kept_sets(
+    task: str, run: Run, plan: Plan, prepared: Path, images: ImageSettings, settings: AdversarySettings
+) -> None:
+    """`make_sets` on a run that the pipeline trained; a process that is interrupted goes on where it was.
+
+    task: what the state of an interrupted one is called. prepared: the folder that `prepare` wrote;
+    images: how the network meets what is there.
+    """
+    store = ImageStore(prepared / "test.arrow")
+    transform = test_transform(images.resize, images.image_size)
+    key = {
+        "parameters": {
+            "adversary": settings.model_dump(mode="json"),
+            "images": images.model_dump(mode="json"),
+        },
+        **computed_from(run.folder / "model.json", store.file),
+    }
+    with kept(f"{task}-{run.method}-{run.seed}", key) as state:
+        make_sets(run, plan, partial(attacked_model, run), store, transform, settings, Parts(state))
 
 
 def attacked_model(run: Run, branch: str) -> Embedder | JointEmbedder:

@@ -19,10 +19,10 @@ from mdprop.data.loading.transforms import test_transform, train_transform
 from mdprop.data.stores.images import ImageStore
 from mdprop.errors import ModelError, ParameterError
 from mdprop.layers import reset_statistics
-from mdprop.losses import build_loss
 from mdprop.methods import Method
 from mdprop.metrics.geometry import COLLAPSED
-from mdprop.models import Embedder, build_model, place
+from mdprop.models import Embedder, place
+from mdprop.models.chosen import chosen_loss, chosen_network
 from mdprop.models.parts import broken_weights
 from mdprop.parallel.rows import clean_rows
 from mdprop.runtime.hardware import device, is_main, workers
@@ -57,15 +57,7 @@ def train_run(
     loader = _batches(method, seed, store, images, settings)
     torch.manual_seed(seed)
     embedder = _start(method, model, images, attack)
-    metric_loss = build_loss(
-        loss.name,
-        loss.options,
-        miner=loss.miner,
-        miner_options=loss.miner_options,
-        embedding_dim=model.embedding_dim,
-        num_classes=len(store.class_names),
-        feature_dim=embedder.feature_dim,
-    ).to(device())
+    metric_loss = chosen_loss(loss, model, embedder, len(store.class_names)).to(device())
     with recorded(str(live)) as record:
         name = f"training of {method.name}, seed {seed},"
         keeper = Keeper(state, record, provenance()["device"], name)
@@ -111,15 +103,7 @@ def _start(
     method: Method, model: ModelSettings, images: ImageSettings, attack: AttackSettings | None
 ) -> Embedder:
     """The network as training begins, on the device."""
-    embedder = build_model(
-        model.backbone,
-        model.embedding_dim,
-        weights=model.weights,
-        freeze_batchnorm=model.freeze_batchnorm,
-        branches=method.branches,
-        mean=images.mean,
-        std=images.std,
-    )
+    embedder = chosen_network(model, images, method.branches)
     if name := broken_weights(embedder):
         raise ModelError(f"model.weights: {model.weights} holds values in {name} that are not finite")
     if attack is not None and attack.rule("batchnorm_start") == "reset":

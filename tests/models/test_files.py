@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_neither_written_nor_loaded(
         save(model, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
     with monkeypatch.context() as blind:
-        blind.setattr(files, "_not_finite", lambda state: None)
+        blind.setattr(files, "broken_tensor", lambda state: None)
         save(model, tmp_path / "old")
     with pytest.raises(ModelError, match=message):
         load_model(tmp_path / "old")

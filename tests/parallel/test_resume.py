@@ -191,13 +191,18 @@ def test_more_than_memory_may_hold_is_not_kept(tmp_path: Path, monkeypatch: pyte
     assert log == [0, 2, 4, *range(6, TURNS)]  # every other one comes 30 seconds after the last
 
 
-def test_a_whole_file_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    file, log = Path("out/file.txt"), list[int]()
+def made_and_killed(file: Path, log: list[int]) -> str:
+    """Write the whole file and die before the task is done; what the file holds."""
     with pytest.raises(Killed), kept("parts", {"of": "a test"}) as state:
         Parts(state).write((file,), partial(written, file), partial(made, log), Result)
         raise Killed
-    text = file.read_text()
+    return file.read_text()
+
+
+def test_a_whole_file_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, log = Path("out/file.txt"), list[int]()
+    text = made_and_killed(file, log)
     file.unlink()  # as DVC does before it runs a stage again
     make(file, log)
     assert log == list(range(TURNS))
@@ -209,10 +214,7 @@ def test_a_whole_file_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_whole_file_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file, log = Path("file.txt"), list[int]()
-    with pytest.raises(Killed), kept("parts", {"of": "a test"}) as state:
-        Parts(state).write((file,), partial(written, file), partial(made, log), Result)
-        raise Killed
-    text = file.read_text()
+    text = made_and_killed(file, log)
     file.write_text(text.replace("3", "4"))
     make(file, log)
     assert log == 2 * list(range(TURNS))

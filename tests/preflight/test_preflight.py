@@ -170,7 +170,7 @@ def test_other_faults_of_a_network(
     fc = embedder.network.fc
     embedder.network = Odd(how)
     embedder.network.fc = fc
-    monkeypatch.setattr(network_checks, "_build", lambda *_: embedder)
+    monkeypatch.setattr(network_checks, "chosen_network", lambda *_: embedder)
     params = changed(defaults, methods__single_target=[], methods__multi_target=[])
     with pytest.raises(ParameterError, match=rf"^params\.yaml: model\.backbone = 'conv4': .*\({message}"):
         preflight(params, usual)

@@ -23,7 +23,7 @@ from mdprop.robustness.networks import Network, load_network
 from mdprop.robustness.results import write_results
 from mdprop.robustness.sets import attacked_model, attacks_on_itself, make_sets
 from mdprop.runs import Run
-from tests.helpers import randomize_norms, small_store
+from tests.helpers import adversary_settings, randomize_norms, small_store
 
 MEAN, STD = [0.4], [0.3]
 TRANSFORM = transforms.test_transform(20, 20)
@@ -37,25 +37,8 @@ SUITE: dict[str, dict[str, Any]] = {
 
 def adversary(sets: dict[str, dict[str, Any]] = SUITE) -> AdversarySettings:
     shared = {"goal": "untargeted", "epsilon": 0.1, "steps": 2}
-    values: dict[str, Any] = {
-        "branches": ["clean"],
-        "sources": sorted({own["source"] for own in sets.values() if "source" in own}),
-        "queries": 15,
-        "seed": 0,
-        "epsilon": 0.1,
-        "norm": "linf",
-        "units": "pixel",
-        "steps": 2,
-        "step_ratio": None,
-        "restarts": 1,
-        "targets": 2,
-        "start_noise": None,
-        "optimizer": "pgd",
-        "protocol": "mdprop",
-        "draw": "images",
-        "sets": {name: Threat(**{**shared, **own}) for name, own in sets.items()},
-    }
-    return AdversarySettings(**{k: v for k, v in values.items() if k in AdversarySettings.model_fields})
+    threats = {name: Threat(**{**shared, **own}) for name, own in sets.items()}
+    return adversary_settings(threats, queries=15)
 
 
 @pytest.fixture

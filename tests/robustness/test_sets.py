@@ -20,7 +20,7 @@ from mdprop.models.joint import JointEmbedder
 from mdprop.robustness.generation import Adversary
 from mdprop.robustness.sets import attacked_model, attacks_for_others, attacks_on_itself, make_sets
 from mdprop.runs import Run
-from tests.helpers import small_store
+from tests.helpers import adversary_settings, small_store
 
 TRANSFORM = transforms.test_transform(16, 16)
 SETS: dict[str, dict[str, Any]] = {
@@ -63,25 +63,7 @@ def store(tmp_path: Path) -> ImageStore:
 
 
 def settings(**sets: dict[str, Any]) -> AdversarySettings:
-    values: dict[str, Any] = {
-        "branches": ["clean"],
-        "sources": list({s.source for s in threats(**sets).values() if s.source}),
-        "queries": 0,
-        "seed": 0,
-        "epsilon": 0.1,
-        "norm": "linf",
-        "units": "pixel",
-        "steps": 2,
-        "step_ratio": None,
-        "restarts": 1,
-        "targets": 2,
-        "start_noise": None,
-        "optimizer": "pgd",
-        "protocol": "mdprop",
-        "draw": "images",
-        "sets": threats(**sets),
-    }
-    return AdversarySettings(**{k: v for k, v in values.items() if k in AdversarySettings.model_fields})
+    return adversary_settings(threats(**sets))
 
 
 def plan_of(run: Run, *answering: str) -> dict[str, list[str]]:

@@ -103,3 +103,8 @@ def begun(
         keeper = Keeper(state, lambda epoch, values: shown.append((epoch, dict(values))), "cpu", "training")
         train(model, loss, METHODS[method], loader, settings, attack, 0, keeper=keeper)
     return {**model.state_dict(), **{f"loss {key}": value for key, value in loss.state_dict().items()}}
+
+
+def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert [key for key, value in found.items() if not torch.equal(value, expected[key])] == []

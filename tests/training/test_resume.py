@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from mdprop.data.stores.images import ImageStore
 from mdprop.runtime.state import states_folder
 from tests.helpers import small_store
-from tests.training.interrupted import CASES, EPOCHS, STEPS, Curves, Killed, begun
+from tests.training.interrupted import CASES, EPOCHS, STEPS, Curves, Killed, assert_same, begun
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +22,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
     return small_store(tmp_path_factory.mktemp("store") / "train.arrow", classes=4, images=6)
-
-
-def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    assert [key for key, value in found.items() if not torch.equal(value, expected[key])] == []
 
 
 @pytest.mark.parametrize(
