@@ -19,7 +19,10 @@ Preset = Mapping[str, Any]
 """Values of params.yaml by dotted key."""
 
 
-def read_presets(path: Path) -> dict[str, Preset]:
+PRESETS = Path(__file__).with_name("presets.yaml")
+
+
+def read_presets(path: Path = PRESETS) -> dict[str, Preset]:
     """The presets of a file by name, without its parts, whose names begin with "_".
 
     Raises `ParameterError` for a file that is missing or malformed.

@@ -12,7 +12,7 @@ from mdprop.losses import build_loss
 from mdprop.presets import apply_presets, read_presets
 from tests.helpers import PROJECT
 
-PRESETS = read_presets(PROJECT / "presets.yaml")
+PRESETS = read_presets()
 SUITES = ["weak", "default", "strong", "matrix", "robrank"]
 PAPER = [name for name in PRESETS if name not in ("reduced", *SUITES)]
 

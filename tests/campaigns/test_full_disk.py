@@ -66,8 +66,7 @@ class World(NamedTuple):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("world")
-    for name in ("params.yaml", "presets.yaml"):
-        shutil.copy(PROJECT / name, folder)
+    shutil.copy(PROJECT / "params.yaml", folder)
     set_params(folder / "params.yaml", SMALL)
     make_folder(folder / "images", sizes=(6,) * 8)
     before, after = {}, {}

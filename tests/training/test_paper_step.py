@@ -20,11 +20,11 @@ from mdprop.models import Embedder, build_model
 from mdprop.parallel.rows import batch_rows
 from mdprop.presets import read_presets
 from mdprop.training import make_examples, training_step
-from tests.helpers import PROJECT, attack_settings
+from tests.helpers import attack_settings
 
 pytestmark = pytest.mark.slow
 
-PRESETS = read_presets(PROJECT / "presets.yaml")
+PRESETS = read_presets()
 BATCH, SIZE, CLASSES = 16, 224, 100
 HALF = BATCH // 2
 METHOD = METHODS["mdprop"]

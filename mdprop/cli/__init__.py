@@ -1,0 +1,12 @@
+"""The `mdprop` command: settings by name, data, results and their check, trained networks."""
+
+from mdprop.cli import data, models, results, settings
+from mdprop.cli.app import app
+from mdprop.runtime.entrance import run_stage
+
+__all__ = ["app", "data", "main", "models", "results", "settings"]
+
+
+def main() -> None:
+    """The console script: exit code 2 for the user's mistakes, 1 for a failed check."""
+    run_stage(app)
