@@ -25,6 +25,7 @@ def prepare(params: Annotated[Path, typer.Option(help="The parameters.")] = Path
         settings.active_dataset,
         Path("data/prepared") / choice.name,
         validation_classes=choice.validation_classes,
+        evaluate=choice.evaluate,
         train_fraction=choice.train_fraction,
         fraction_of=choice.fraction_of,
         on_error=choice.on_error,

@@ -79,7 +79,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"dataset.nmae": "glyphs"},
-        "unknown key 'dataset.nmae'; allowed here: name, validation_classes, train_fraction, fraction_of",
+        "unknown key 'dataset.nmae'; allowed here: name, validation_classes, evaluate, train_fraction, fraction_of",
     ),
     (
         {"train.learning_rates.haed": 0.1},

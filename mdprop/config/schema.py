@@ -12,6 +12,7 @@ from mdprop.config.together import refusals
 from mdprop.corruptions import CorruptionSettings
 from mdprop.data.audit import Duplicates, OnError
 from mdprop.data.readers import DatasetSettings
+from mdprop.data.readers.entries import Evaluated
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import ParameterError
 from mdprop.methods import METHODS, Method, Slice
@@ -44,6 +45,7 @@ class DatasetChoice(Section):
 
     name: Name
     validation_classes: Annotated[int, whole(0, 10_000_000)]
+    evaluate: Evaluated
     train_fraction: Share
     fraction_of: Literal["images", "classes"]
     on_error: OnError

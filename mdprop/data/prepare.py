@@ -9,7 +9,15 @@ from typing import Any
 from mdprop.data.audit import Audit, Duplicates, OnError, findings, refuse_duplicates
 from mdprop.data.packing import find_copies, pack
 from mdprop.data.readers import read_classes
-from mdprop.data.readers.entries import SPLITS, FractionOf, hold_out, keep_fraction, make_splits
+from mdprop.data.readers.entries import (
+    SPLITS,
+    Evaluated,
+    FractionOf,
+    hold_out,
+    keep_fraction,
+    make_splits,
+    validation_only,
+)
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import DataError, disk_error
 from mdprop.files import sealed_json, write_files
@@ -24,6 +32,7 @@ def prepare(
     out: str | Path,
     *,
     validation_classes: int = 0,
+    evaluate: Evaluated = "test",
     train_fraction: float = 1.0,
     fraction_of: FractionOf = "images",
     on_error: OnError = "stop",
@@ -36,6 +45,8 @@ def prepare(
     name: the data set's key under `datasets`; settings: what stands there.
     validation_classes: how many of the training classes, the last ones, become "val"; not looked at
         where the data set brings a "val" of its own.
+    evaluate: "validation": what would be "val" becomes "test", and the data set's own test classes are
+        left out, so that nothing chosen by the results has seen them.
     train_fraction, fraction_of: see `keep_fraction`; of what is left to train on.
     on_error: whether images that cannot be used are an error, which names them all, or are left out.
     duplicates: whether images that have the same pixels and are in two splits are an error.
@@ -57,11 +68,14 @@ def prepare(
     splits = read_classes(settings, f"datasets.{name}")
     if "val" not in splits:
         splits["train"], splits["val"] = hold_out(splits["train"], validation_classes)
+    if evaluate == "validation":
+        splits = validation_only(splits)
     splits["train"] = keep_fraction(splits["train"], train_fraction, fraction_of)
     splits = make_splits(splits)
     used = {
         **settings.stored(),
         "validation_classes": validation_classes,
+        "evaluate": evaluate,
         "train_fraction": train_fraction,
         "fraction_of": fraction_of,
     }

@@ -98,6 +98,7 @@ def test_a_folder_is_packed(tmp_path: Path, root: Path) -> None:
             "resize": 6,
             "encoding": "compressed",
             "validation_classes": 1,
+            "evaluate": "test",
             "train_fraction": 1.0,
             "fraction_of": "images",
         },
@@ -375,6 +376,24 @@ def test_a_val_folder_wins_over_validation_classes(tmp_path: Path, make_classes:
         make_classes(tmp_path / "raw" / split, classes)
     prepare("x", folder_settings(tmp_path / "raw"), tmp_path / "out", validation_classes=99)
     assert ImageStore(tmp_path / "out" / "val.arrow").class_names == {2: "m"}
+
+
+def test_validation_classes_in_place_of_the_test_ones(tmp_path: Path, make_classes: MakeClasses) -> None:
+    make_classes(tmp_path / "raw", [*"abcdefgh"])
+    block = folder_settings(tmp_path / "raw")
+    prepare("x", block, tmp_path / "out", validation_classes=2, evaluate="validation")
+    classes = {s: [*ImageStore(tmp_path / "out" / f"{s}.arrow").class_names.values()] for s in SPLITS}
+    assert classes == {"train": ["a", "b"], "val": [], "test": ["c", "d"]}
+    for test_image in (tmp_path / "raw" / "e").iterdir():
+        test_image.write_bytes(b"not looked at")
+    prepare("x", block, tmp_path / "out", validation_classes=2, evaluate="validation")
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_too_few_validation_classes_to_measure_on(root: Path, tmp_path: Path, classes: int) -> None:
+    block = folder_settings(root)
+    with pytest.raises(DataError, match=rf"^dataset\.evaluate = validation: {classes} validation class"):
+        prepare("x", block, tmp_path / "out", validation_classes=classes, evaluate="validation")
 
 
 def test_too_many_validation_classes(tmp_path: Path, root: Path) -> None:

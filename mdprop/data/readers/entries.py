@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 SPLITS = ("train", "val", "test", "gallery")
 FractionOf = Literal["images", "classes"]
+Evaluated = Literal["test", "validation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,19 @@ def hold_out(train: Classes, validation_classes: int) -> tuple[Classes, Classes]
     held_out = set(names[len(names) - validation_classes :])
     rest = {name: entries for name, entries in train.items() if name not in held_out}
     return rest, {name: train[name] for name in sorted(held_out)}
+
+
+def validation_only(splits: Splits) -> Splits:
+    """The splits with the validation classes as "test", and nothing of the data set's own test classes.
+
+    Raises `DataError`, which names dataset.validation_classes, when there are fewer than two of them.
+    """
+    if len(splits["val"]) < 2:
+        raise DataError(
+            f"dataset.evaluate = validation: {len(splits['val'])} validation class(es); 2 or more are "
+            "needed: raise dataset.validation_classes"
+        )
+    return {"train": splits["train"], "val": {}, "test": splits["val"]}
 
 
 def keep_fraction(train: Classes, fraction: float, fraction_of: FractionOf) -> Classes:

@@ -84,6 +84,7 @@ def test_a_new_data_set_is_a_module_and_a_line(tmp_path: Path, toy: dict[str, ob
         "resize": 6,
         "encoding": "compressed",
         "validation_classes": 1,
+        "evaluate": "test",
         "train_fraction": 1.0,
         "fraction_of": "images",
     }
