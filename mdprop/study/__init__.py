@@ -1,0 +1,1 @@
+"""Studies: many runs of the pipeline as a list in a file, what came out of them, and its tables."""

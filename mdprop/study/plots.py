@@ -1,0 +1,89 @@
+"""Clean against attacked Recall@1, as a picture: a curve for each trained network or family of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mdprop.branches import CLEAN
+from mdprop.report.intervals import recall_intervals
+from mdprop.statistics import Interval
+from mdprop.study.plan import Study
+from mdprop.study.rows import Row, rows_of
+from mdprop.study.tables import origin
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_MARKERS = "osD^vPX"
+_STYLE: Any = {
+    "svg.hashsalt": "mdprop",
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "font.family": "sans-serif",
+}
+
+
+def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
+    """One of the study's plots as SVG, and in words. Bars are intervals of 95 %."""
+    wanted = study.plots[name]
+    words: list[str] = []
+    all_rows: list[Row] = []
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for index, (curve, members) in enumerate(wanted.curves.items()):
+            rows = {label: row for label, row in rows_of(study, folder, members).items() if row.runs}
+            all_rows += rows.values()
+            found = recall_intervals({label: row.hits() for label, row in rows.items()})
+            points = [
+                (label, sets[CLEAN], sets[wanted.attacked])
+                for label, sets in found.items()
+                if CLEAN in sets and wanted.attacked in sets
+            ]
+            if not points:
+                continue
+            x, y = [100 * p[1].value for p in points], [100 * p[2].value for p in points]
+            colour = _COLOURS[index % len(_COLOURS)]
+            axes.errorbar(
+                x,
+                y,
+                xerr=_reach([p[1] for p in points]),
+                yerr=_reach([p[2] for p in points]),
+                label=curve,
+                color=colour,
+                marker=_MARKERS[index % len(_MARKERS)],
+                markersize=5,
+                linewidth=1.4,
+                elinewidth=0.6,
+                capsize=2,
+            )
+            for (label, _, _), at_x, at_y in zip(points, x, y, strict=True):
+                axes.annotate(
+                    label, (at_x, at_y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
+                )
+            values = ", ".join(f"{p[0]} {a:.1f} and {b:.1f}" for p, a, b in zip(points, x, y, strict=True))
+            words.append(f"{curve}: {values}")
+        axes.set(xlabel="clean Recall@1 (%)", ylabel="attacked Recall@1 (%)", title=wanted.title)
+        axes.grid(alpha=0.3)
+        if words:
+            axes.legend(fontsize=8)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    described = (
+        f"{wanted.title}, clean and attacked Recall@1 in %. {'; '.join(words)}. {origin(folder, all_rows)}"
+    )
+    return text.getvalue(), described.replace("[", "(").replace("]", ")").replace("`", "")
+
+
+def _reach(intervals: Sequence[Interval]) -> list[list[float]]:
+    """How far each interval reaches below and above its value, in %: as matplotlib takes bars."""
+    return [
+        [100 * (i.value - i.low) for i in intervals],
+        [100 * (i.high - i.value) for i in intervals],
+    ]

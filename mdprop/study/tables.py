@@ -1,0 +1,93 @@
+"""The tables of a study as Markdown, from its stored results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mdprop.branches import CLEAN
+from mdprop.report.comparisons import HEADLINE, MARK, MISSING, span
+from mdprop.report.confidence import Comparison
+from mdprop.report.intervals import Hits, comparisons, recall_intervals
+from mdprop.statistics import Interval, mean_of_seeds
+from mdprop.study.plan import Study, Table
+from mdprop.study.rows import Row, rows_of
+
+BySet = Mapping[str, Mapping[int, Hits]]
+
+
+def table(study: Study, folder: Path, name: str) -> str:
+    """One of the study's tables, and a line that says where its numbers are from.
+
+    A cell has the value with its interval of 95 %, and below it how the row differs from the table's
+    reference, with the interval of that difference or ratio; `*` marks one that leaves out no difference.
+    """
+    wanted = study.tables[name]
+    rows = {label: row for label, row in rows_of(study, folder, wanted.rows).items() if row.runs}
+    results = {label: row.hits() for label, row in rows.items()}
+    intervals = recall_intervals(results)
+    against = comparisons(results, wanted.against) if wanted.against in results else {}
+    lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
+    for label, row in rows.items():
+        cells = []
+        for column in wanted.columns.values():
+            input_set, _, metric = column.partition(".")
+            if metric and metric != HEADLINE:
+                reference = rows.get(wanted.against or "")
+                cells.append(_metric_cell(row, reference, input_set, metric))
+            else:
+                compared = against.get(label, {}).get(input_set)
+                cells.append(_recall_cell(intervals[label].get(input_set), compared, wanted, input_set))
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n\n" + origin(folder, list(rows.values())) + "\n"
+
+
+def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> str:
+    if value is None:
+        return MISSING
+    text = f"{100 * value.value:.1f} ({span(value)})"
+    if compared is None:
+        return text
+    ratio = compared.ratio if input_set != CLEAN and table.attacked == "ratio" else None
+    if ratio is not None:
+        mark = MARK if ratio.excludes(1) else ""
+        return f"{text}<br>×{ratio.value:.2f}{mark} ({span(ratio, decimals=2, scale=1)})"
+    difference = compared.difference
+    mark = MARK if difference.excludes(0) else ""
+    return f"{text}<br>{100 * difference.value:+.1f}{mark} ({span(difference, signed=True)})"
+
+
+def _metric_cell(row: Row, reference: Row | None, input_set: str, metric: str) -> str:
+    values = row.metric(input_set, metric)
+    if not values:
+        return MISSING
+    mean = sum(values.values()) / len(values)
+    over_seeds = mean_of_seeds(list(values.values()))
+    text = f"{mean:.3f}" + (f" ({span(over_seeds, decimals=3, scale=1)})" if over_seeds else "")
+    if reference is None or reference is row:
+        return text
+    theirs = reference.metric(input_set, metric)
+    both = sorted(values.keys() & theirs.keys())
+    difference = mean_of_seeds([values[seed] - theirs[seed] for seed in both]) if both else None
+    if difference is None:
+        return text
+    mark = MARK if difference.excludes(0) else ""
+    return f"{text}<br>{difference.value:+.3f}{mark} ({span(difference, decimals=3, scale=1, signed=True)})"
+
+
+def origin(folder: Path, rows: Sequence[Row]) -> str:
+    """Where numbers are from: seeds, command, commits, hardware, versions."""
+    known = [description for row in rows for description in row.descriptions()]
+    if not known:
+        return f"No results yet: `mdprop study run {folder.name}`."
+    seeds = sorted({run.seed for row in rows for run in row.runs})
+    named = ", ".join(map(str, seeds))
+
+    def of(key: str) -> str:
+        return ", ".join(sorted({description["provenance"][key] for description in known}))
+
+    processors = ", ".join(sorted({description["processor"] for description in known}))
+    return (
+        f"Seed{'s' if len(seeds) > 1 else ''} {named}; `mdprop study run {folder.name}`; "
+        f"commit {of('commit')}; one thread of {processors}, torch {of('torch')}."
+    )
