@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -39,7 +40,8 @@ class Table(Section):
     """Rows of stored runs by columns of input sets.
 
     rows: label -> <group>/<method>, or <group>/<key>=<value>/<method> of a grid; @<branch> behind it.
-    columns: label -> input set, whose Recall@1 is shown, or <input set>.<metric>.
+    columns: label -> input set, whose Recall@1 is shown, or <input set>.<metric>. Several input sets,
+        `a & b`: the share of queries that are right in all of them, the worst case of those attacks.
     against: the label of the row that others are compared with.
     attacked: how, where the input set is not clean.
     """
@@ -51,7 +53,7 @@ class Table(Section):
 
 
 class Plot(Section):
-    """Clean against attacked Recall@1: curves of rows, which are written as in a table."""
+    """Clean against attacked Recall@1: curves of rows, and what is attacked, are written as in a table."""
 
     title: Text
     attacked: Text
@@ -131,7 +133,7 @@ def unit_params(study: Study, unit: Unit, base: Mapping[str, Any]) -> tuple[dict
     method = _checked(unit, content).method(unit.method)
     content["methods"] = {family: [] for family in Methods.model_fields} | {method.family: [unit.method]}
     content["adversary"]["branches"] = [b for b in wanted if has_branch(method.branches, b)] or [CLEAN]
-    return content, _checked(unit, content)
+    return json.loads(json.dumps(content)), _checked(unit, content)
 
 
 def settings(params: Params, method: str) -> Values:

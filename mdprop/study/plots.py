@@ -40,7 +40,9 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         for index, (curve, members) in enumerate(wanted.curves.items()):
             rows = {label: row for label, row in rows_of(study, folder, members).items() if row.runs}
             all_rows += rows.values()
-            found = recall_intervals({label: row.hits() for label, row in rows.items()})
+            found = recall_intervals(
+                {label: row.hits([CLEAN, wanted.attacked]) for label, row in rows.items()}
+            )
             points = [
                 (label, sets[CLEAN], sets[wanted.attacked])
                 for label, sets in found.items()

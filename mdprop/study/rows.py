@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mdprop.branches import CLEAN
 from mdprop.errors import ParameterError
@@ -14,8 +16,6 @@ from mdprop.report.intervals import Hits, read_hits
 from mdprop.runs import Run
 from mdprop.study.plan import Study, Unit, units
 from mdprop.study.stored import DESCRIPTION, describe, stored_run
-
-Metrics = Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,16 @@ class Row:
     row: str
     """As in `read_hits`: the method, or <method>@<branch>."""
 
-    def hits(self) -> Mapping[str, Mapping[int, Hits]]:
-        """input set -> seed -> hits."""
-        return read_hits(self.runs).get(self.row, {})
+    def hits(self, columns: Iterable[str]) -> dict[str, dict[int, Hits]]:
+        """Column (see `Table`) -> seed -> hits, where there are any."""
+        known = read_hits(self.runs).get(self.row, {})
+        found: dict[str, dict[int, Hits]] = {}
+        for column in columns:
+            sets = [known.get(name, {}) for name in column.split(" & ")]
+            seeds = [seed for seed in sets[0] if all(seed in by_seed for by_seed in sets)]
+            if seeds:
+                found[column] = {seed: _right_in_all([by_seed[seed] for by_seed in sets]) for seed in seeds}
+        return found
 
     def metric(self, input_set: str, name: str) -> dict[int, float]:
         """seed -> value of a metric, where it has one."""
@@ -43,6 +50,15 @@ class Row:
 
     def descriptions(self) -> list[dict[str, Any]]:
         return [describe(run) for run in self.runs]
+
+
+def _right_in_all(sets: Sequence[Hits]) -> Hits:
+    """Of the queries that are in all of them."""
+    ids, labels, hits = sets[0].ids, sets[0].labels, sets[0].hits
+    for other in sets[1:]:
+        ids, ours, theirs = np.intersect1d(ids, other.ids, assume_unique=True, return_indices=True)
+        labels, hits = labels[ours], hits[ours] & other.hits[theirs]
+    return Hits(ids, labels, hits)
 
 
 def find_row(study: Study, folder: Path, text: str) -> Row:

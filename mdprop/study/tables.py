@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mdprop.branches import CLEAN
-from mdprop.report.comparisons import HEADLINE, MARK, MISSING, span
+from mdprop.report.comparisons import MARK, MISSING, span
 from mdprop.report.confidence import Comparison
-from mdprop.report.intervals import Hits, comparisons, recall_intervals
+from mdprop.report.intervals import comparisons, recall_intervals
 from mdprop.statistics import Interval, mean_of_seeds
 from mdprop.study.plan import Study, Table
 from mdprop.study.rows import Row, rows_of
-
-BySet = Mapping[str, Mapping[int, Hits]]
 
 
 def table(study: Study, folder: Path, name: str) -> str:
@@ -24,7 +22,7 @@ def table(study: Study, folder: Path, name: str) -> str:
     """
     wanted = study.tables[name]
     rows = {label: row for label, row in rows_of(study, folder, wanted.rows).items() if row.runs}
-    results = {label: row.hits() for label, row in rows.items()}
+    results = {label: row.hits(wanted.columns.values()) for label, row in rows.items()}
     intervals = recall_intervals(results)
     against = comparisons(results, wanted.against) if wanted.against in results else {}
     lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
@@ -32,12 +30,12 @@ def table(study: Study, folder: Path, name: str) -> str:
         cells = []
         for column in wanted.columns.values():
             input_set, _, metric = column.partition(".")
-            if metric and metric != HEADLINE:
+            if metric:
                 reference = rows.get(wanted.against or "")
                 cells.append(_metric_cell(row, reference, input_set, metric))
             else:
-                compared = against.get(label, {}).get(input_set)
-                cells.append(_recall_cell(intervals[label].get(input_set), compared, wanted, input_set))
+                compared = against.get(label, {}).get(column)
+                cells.append(_recall_cell(intervals[label].get(column), compared, wanted, column))
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + origin(folder, list(rows.values())) + "\n"
 

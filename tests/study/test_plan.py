@@ -37,12 +37,17 @@ def test_first_seeds_come_first() -> None:
 def test_a_run_has_its_method_and_seed_alone_and_all_values() -> None:
     grid = {"attack.epsilon": [0.5]}
     runs = {"a": {"methods": ["mdprop"], "seeds": [3], "params": {"train.epochs": 5}, "grid": grid}}
-    plan = study(runs=runs, params={"train.epochs": 4, "train.batch_size": 32}, presets=["weak"])
+    plan = study(
+        runs=runs,
+        params={"train.epochs": 4, "train.batch_size": 32, "dataset.name": "glyphs"},
+        presets=["photographs", "weak"],
+    )
     content, params = unit_params(plan, next(units(plan)), project_params(PARAMS))
     assert content["seeds"] == [3]
     assert content["methods"] == {"clean": [], "single_target": [], "multi_target": ["mdprop"]}
     assert (params.train.epochs, params.train.batch_size, params.attack.epsilon) == (5, 32, 0.5)
     assert set(params.adversary.sets) == {"single_target", "multi_target"}
+    assert type(content["datasets"]["glyphs"]["mean"]) is list  # no object of a YAML library
 
 
 def test_a_recipe_may_be_new() -> None:

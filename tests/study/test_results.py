@@ -122,7 +122,7 @@ def test_a_description_that_was_damaged_is_refused(folder: Path, study: Study) -
 
 def test_cells_are_those_of_the_statistics(folder: Path, study: Study) -> None:
     rows = rows_of(study, folder, study.tables["claims"].rows)
-    hits = {label: row.hits() for label, row in rows.items()}
+    hits = {label: row.hits(study.tables["claims"].columns.values()) for label, row in rows.items()}
     clean = {label: [100 * h.hits.mean() for h in sets["clean"].values()] for label, sets in hits.items()}
     lines = {line.split(" | ")[0]: line for line in table(study, folder, "claims").splitlines()}
     mean = mean_of_seeds(np.array(clean["ours"]) / 100, 0, 1)
@@ -138,6 +138,19 @@ def test_cells_are_those_of_the_statistics(folder: Path, study: Study) -> None:
     assert densities == [0.5, 0.5, 0.5] and "0.500" in lines["| ours, multi"]
 
 
+def test_the_worst_case_of_several_input_sets(folder: Path, study: Study) -> None:
+    row = rows_of(study, folder, {"x": "a/mdprop"})["x"]
+    found = row.hits(["clean", "single", "clean & single"])
+    for seed, worst in found["clean & single"].items():
+        clean = dict(zip(found["clean"][seed].ids, found["clean"][seed].hits, strict=True))
+        single = found["single"][seed]
+        np.testing.assert_array_equal(worst.ids, single.ids)
+        np.testing.assert_array_equal(worst.labels, single.labels)
+        expected = [hit and clean[i] for i, hit in zip(single.ids, single.hits, strict=True)]
+        np.testing.assert_array_equal(worst.hits, expected)
+    assert row.hits(["clean & none"]) == {}
+
+
 def test_where_the_numbers_are_from(folder: Path, study: Study) -> None:
     assert (
         table(study, folder, "claims")
@@ -149,7 +162,7 @@ def test_where_the_numbers_are_from(folder: Path, study: Study) -> None:
 def test_a_row_for_each_point_of_a_grid(folder: Path, study: Study) -> None:
     lines = table(study, folder, "sweep").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| T: targets 1", "| T: targets 5"]
-    hits = rows_of(study, folder, study.tables["sweep"].rows)["T: targets 1"].hits()["clean"][0]
+    hits = rows_of(study, folder, study.tables["sweep"].rows)["T: targets 1"].hits(["clean"])["clean"][0]
     assert f"{100 * share_of_queries(hits.hits, hits.labels).value:.1f} (" in lines[2]
 
 
