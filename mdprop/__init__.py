@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdprop.attacks import choose_targets, feature_attack
+    from mdprop.attacks import Threat, choose_targets, feature_attack
     from mdprop.layers import (
         MultiBatchNorm1d,
         MultiBatchNorm2d,
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
         extract_branch,
         route,
     )
+    from mdprop.library.evaluation import Evaluation, evaluate
+    from mdprop.library.fitting import fit
     from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss
+    from mdprop.methods import Method
     from mdprop.metrics import (
         clustering_scores,
         embedding_density,
@@ -28,11 +31,12 @@ if TYPE_CHECKING:
         recall_at_k,
         spectral_decay,
     )
+    from mdprop.models import build_model, load_model
 
 __version__ = "0.3.0"
 
 _HOMES = {
-    "attacks": ("choose_targets", "feature_attack"),
+    "attacks": ("Threat", "choose_targets", "feature_attack"),
     "layers": (
         "MultiBatchNorm1d",
         "MultiBatchNorm2d",
@@ -41,7 +45,10 @@ _HOMES = {
         "extract_branch",
         "route",
     ),
+    "library.evaluation": ("Evaluation", "evaluate"),
+    "library.fitting": ("fit",),
     "losses": ("ArcFaceLoss", "MultiSimilarityLoss", "S2SDLoss"),
+    "methods": ("Method",),
     "metrics": (
         "clustering_scores",
         "embedding_density",
@@ -50,21 +57,29 @@ _HOMES = {
         "recall_at_k",
         "spectral_decay",
     ),
+    "models": ("build_model", "load_model"),
 }
 
 __all__ = [
     "ArcFaceLoss",
+    "Evaluation",
+    "Method",
     "MultiBatchNorm1d",
     "MultiBatchNorm2d",
     "MultiBatchNorm3d",
     "MultiSimilarityLoss",
     "S2SDLoss",
+    "Threat",
+    "build_model",
     "choose_targets",
     "clustering_scores",
     "convert_batchnorm",
     "embedding_density",
+    "evaluate",
     "extract_branch",
     "feature_attack",
+    "fit",
+    "load_model",
     "mean_average_precision",
     "nmi_f1",
     "recall_at_k",

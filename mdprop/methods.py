@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, PlainSerializer, field_validator, model_va
 from mdprop.attacks.goals import GOALS, get_goal
 from mdprop.branches import ALL, CLEAN
 from mdprop.errors import ParameterError
-from mdprop.settings import Name, Radius, Refused, Section, Targets, fraction
+from mdprop.settings import Name, Radius, Refused, Section, Targets, fraction, number
 
 _SHARE = (Fraction(1, 1000), Fraction(1))
 
@@ -36,6 +36,8 @@ class Slice(Section):
     branch: the batch-norm branch that it goes through; the goal's name where it is left out.
     name: unique in its method; where it is left out, the branch, or the goal in the clean branch.
     epsilon, targets: where they differ from those of `attack`.
+    through: the branch through which its examples are made; `branch` where it is left out.
+    pull: the weight in the loss of its mean ‖f(x̃) − f(x)‖², f(x) the clean embedding of its image, fixed.
     """
 
     goal: str | None
@@ -44,6 +46,8 @@ class Slice(Section):
     name: Name
     epsilon: Radius | None = None
     targets: Targets | None = None
+    through: Name | None = None
+    pull: Annotated[float, number(0, 1000)] = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -61,7 +65,7 @@ class Slice(Section):
             return None
         if goal not in GOALS:
             raise ValueError(f"unknown goal; known: {', '.join(GOALS)} (clean images are always there)")
-        if GOALS[goal].needs_gallery or GOALS[goal].needs_ranking:
+        if GOALS[goal].needs_gallery:
             raise ValueError("compares with a whole gallery, which a batch has not; use it in adversary.sets")
         return goal
 
@@ -72,6 +76,11 @@ class Slice(Section):
             raise ValueError("stands for every branch in adversary.sets; give this one another name")
         return branch
 
+    @property
+    def attacked_branch(self) -> str:
+        """The branch through which its examples are made."""
+        return self.through or self.branch
+
     def problems(self) -> Iterator[Refused]:
         if self.targets is not None and self.goal is not None and not get_goal(self.goal).many:
             yield Refused("targets", f"goal {self.goal} looks at one image; leave it out")
@@ -81,7 +90,8 @@ class Slice(Section):
 class Method:
     """A training method: the slices of one batch, the clean one first; slices of a branch side by side.
 
-    Raises `ParameterError` for slices of the same name and for branches that do not lie side by side.
+    Raises `ParameterError` for slices of the same name, for branches that do not lie side by side, and for
+    examples through a branch that the method has not.
     """
 
     name: str
@@ -99,6 +109,12 @@ class Method:
         order = [self.branches.index(part.branch) for part in self.slices]
         if order != sorted(order):
             raise ParameterError(f"method '{self.name}': slices of one branch must follow each other")
+        for part in self.slices:
+            if part.attacked_branch not in self.branches:
+                raise ParameterError(
+                    f"method '{self.name}': slice '{part.name}' is made through '{part.through}', none "
+                    f"of its branches; choose from {', '.join(self.branches)}, or leave `through` out"
+                )
 
     @classmethod
     def of(cls, name: str, adversarial: Sequence[Slice]) -> Method:

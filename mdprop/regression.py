@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -59,19 +59,42 @@ def check(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[Drop]
     return drops
 
 
+def failures(metrics: Mapping[str, Any], drops: Sequence[Drop]) -> list[str]:
+    """A line for each drop; one for all of those of methods that did not run."""
+    absent = [drop for drop in drops if _method(drop.metric) not in metrics]
+    lines = [str(drop) for drop in drops if drop not in absent]
+    if absent:
+        methods = ", ".join(dict.fromkeys(_method(drop.metric) for drop in absent))
+        lines.append(f"not run: {methods}, with {len(absent)} metric(s) of the baseline")
+    return lines
+
+
 def notes(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """What does not fail but asks for a new baseline: gains beyond tolerance, metrics without a baseline."""
+    """What does not fail but asks for a new baseline: gains beyond tolerance, metrics without a baseline.
+
+    One line for all the metrics of methods that the baseline does not know.
+    """
     known = {name: expected for name, expected, _ in _expected(baseline)}
-    lines = []
+    methods = {_method(name) for name in known}
+    lines: list[str] = []
+    others: list[str] = []
     for name, value in _means(metrics):
         tolerance = _tolerance(baseline, name)
         if tolerance is None or value is None:
             continue
-        if name not in known:
+        if _method(name) not in methods:
+            others.append(_method(name))
+        elif name not in known:
             lines.append(f"{name}: value {value:.4f} has no baseline")
         elif _gain(baseline, name, value, known[name]) > tolerance + ROUNDING:
             lines.append(f"{name}: value {value:.4f} is better than its baseline {known[name]:.4f}")
+    if others:
+        lines.append(f"without a baseline: {', '.join(dict.fromkeys(others))}, with {len(others)} metric(s)")
     return lines
+
+
+def _method(metric: str) -> str:
+    return metric.partition(".")[0]
 
 
 def update(metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +54,10 @@ class Run:
     def __str__(self) -> str:
         return f"{self.method}/{self.seed}"
 
+    def among(self, runs: Sequence[Run]) -> str:
+        """`mdprop/0, run 4 of 4`; its name alone where it is none of them."""
+        return f"{self}, run {runs.index(self) + 1} of {len(runs)}" if self in runs else str(self)
+
     @property
     def folder(self) -> Path:
         """Of the model: model.safetensors and model.json."""
@@ -75,6 +79,11 @@ class Run:
     @property
     def checks(self) -> Path:
         return self.folder / "checks.json"
+
+    @property
+    def examples(self) -> Path:
+        """Of a few queries with their pictures."""
+        return self.folder / "examples.json"
 
     def adversarial(self, branch: str, input_set: str) -> Path:
         """The images of a set that was made by an attack on `branch` of this run."""
@@ -118,6 +127,11 @@ class Run:
         if not isinstance(branches, list) or not all(isinstance(branch, str) for branch in branches):
             raise ResultError(f"{self.folder / 'model.json'} names no branches of a model: run dvc repro")
         return set(branches)
+
+
+def runs_of(methods: Iterable[str], seeds: Sequence[int]) -> list[Run]:
+    """Those of each method with each seed, the seeds of a method side by side."""
+    return [Run(method, seed) for method in methods for seed in seeds]
 
 
 def meets(run: str, branches: Collection[str], threat: Threat) -> bool:

@@ -21,9 +21,11 @@ def attack(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.runs import Run
+    from mdprop.runs import Run, runs_of
+    from mdprop.runtime.progress import announce
 
     p, run = load_params(params), Run(method, seed)
+    announce(f"attack {run.among(runs_of(p.methods.all, p.seeds))}")
 
     from mdprop.robustness.sets import attacks_on_itself, make_kept_sets
     from mdprop.runtime.memory import keep_memory

@@ -21,9 +21,11 @@ def embed(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.runs import Run
+    from mdprop.runs import Run, runs_of
+    from mdprop.runtime.progress import announce
 
     p, run = load_params(params), Run(method, seed)
+    announce(f"embed {run.among(runs_of(p.methods.all, p.seeds))}")
 
     from mdprop.branches import CLEAN
     from mdprop.data.loading.transforms import test_transform
@@ -31,11 +33,12 @@ def embed(
     from mdprop.parallel.parts import Parts
     from mdprop.parallel.resume import kept
     from mdprop.robustness.embedding import (
-        clean_stores,
         corrupted_batches,
         embed_sets,
         input_batches,
+        set_sizes,
     )
+    from mdprop.robustness.stores import clean_stores
     from mdprop.runtime.hardware import device
     from mdprop.runtime.memory import keep_memory
     from mdprop.runtime.state import computed_from
@@ -63,8 +66,9 @@ def embed(
                 return found | corrupted_batches(run, branch, stores[CLEAN], transform, threats, *corrupted)
 
             files = {name: run.embeddings(branch, name) for name in sets()}
-            shown = f"embedding {run} through {branch}, sets"
-            embed_sets(model, sets, files, device(), Parts(state), shown)
+            sizes = set_sizes(run, branch, stores, threats, p.corruptions.sets)
+            shown = f"embed {run}" if branch == CLEAN else f"embed {run} through {branch}"
+            embed_sets(model, sets, files, sizes, device(), Parts(state), shown)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path(
     from mdprop.data.audit import notes
     from mdprop.files import read_sealed_json
     from mdprop.report import write_report
+    from mdprop.report.ablation import target_ablations
+    from mdprop.report.provenance import read_provenance
 
     remedy = "run `dvc repro`"
     data = p.active_dataset
     runs = [Run(method, seed) for method in p.methods.all for seed in p.seeds]
     manifest = read_sealed_json(Path("data/prepared") / p.dataset.name / "manifest.json", remedy)
-    model = read_sealed_json(runs[0].folder / "model.json", remedy)
     settings = p.model_dump(exclude={"datasets", "methods", "recipes"}, exclude_unset=True)
     settings["dataset"] |= {**data.model_dump(exclude_unset=True), "images": manifest["splits"]}
     settings["recipes"] = {
@@ -44,8 +45,9 @@ def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path(
         p.adversary.sets,
         channel_std=data.std,
         settings=settings,
-        provenance=model["provenance"],
+        provenance=read_provenance(runs),
         notes=notes(manifest),
+        ablations=target_ablations([p.method(name) for name in p.methods.all], p.attack.targets),
     )
     print(table)
 

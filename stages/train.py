@@ -21,9 +21,11 @@ def train(
     params: Annotated[Path, typer.Option(help="The parameters.")] = Path("params.yaml"),
 ) -> None:
     from mdprop.config import load_params
-    from mdprop.runs import Run
+    from mdprop.runs import Run, runs_of
+    from mdprop.runtime.progress import announce
 
     p, run = load_params(params), Run(method, seed)
+    announce(f"train {run.among(runs_of(p.methods.all, p.seeds))}")
     chosen = p.method(method)
 
     from mdprop.models import save_model
@@ -31,7 +33,7 @@ def train(
     from mdprop.runtime.hardware import is_main
     from mdprop.runtime.memory import keep_memory
     from mdprop.runtime.provenance import provenance
-    from mdprop.training import identity, train_run
+    from mdprop.training import curve_digests, identity, train_run
 
     keep_memory()
     data, parameters = Path("data/prepared") / p.dataset.name, p.read_by_training(chosen)
@@ -59,6 +61,7 @@ def train(
                     "method": method,
                     "seed": seed,
                     "parameters": parameters,
+                    "curves": curve_digests(run.live),
                     "provenance": provenance(),
                 },
             )

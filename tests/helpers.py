@@ -129,6 +129,7 @@ def train_settings(**changes: Any) -> TrainSettings:
     rates = dict.fromkeys(("head", "clean_batchnorm", "auxiliary_batchnorm", "loss"))
     settings: dict[str, Any] = {
         "epochs": 2,
+        "head_epochs": 0,
         "batch_size": 8,
         "images_per_class": 2,
         "class_replacement": False,

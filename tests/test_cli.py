@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+import mdprop
 from mdprop.cli import main
 from mdprop.files import sealed_json
 from mdprop.report.aggregate import aggregate, to_json
@@ -69,6 +70,11 @@ def write_params(project: Path, adversary: dict[str, Any]) -> None:
     params["adversary"] |= adversary
     with (project / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(params, file)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"mdprop {mdprop.__version__}\n"
 
 
 def test_table_without_parameters_names_the_sets(
@@ -202,12 +208,17 @@ def test_export_translates_its_arguments(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], branch: str
 ) -> None:
     calls: list[tuple[Path, Path, str]] = []
-    models = types.ModuleType("mdprop.models")
-    models.export_network = lambda *arguments: calls.append(arguments)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mdprop.models", models)
+    deploy = types.ModuleType("mdprop.deploy")
+
+    def export_model(*arguments: Any) -> types.SimpleNamespace:
+        calls.append(arguments)
+        return types.SimpleNamespace(images=100)
+
+    deploy.export_model = export_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mdprop.deploy", deploy)
     assert run(monkeypatch, "export", "runs/mdprop/0/model", "net.pth", *option) == 0
     assert calls == [(Path("runs/mdprop/0/model"), Path("net.pth"), branch)]
-    assert capsys.readouterr().out == "wrote net.pth\n"
+    assert capsys.readouterr().out.startswith("wrote net.pth, and net.pth.preprocessing.json beside it\n")
 
 
 def test_duplicates_lists_what_looks_alike(

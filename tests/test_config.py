@@ -74,8 +74,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"train.epoch": 3, "train.epochs": MISSING},
-        "unknown key 'train.epoch'; allowed here: epochs, batch_size, images_per_class, class_replacement, "
-        "learning_rate, learning_rates, weight_decay, schedule, precision, validate_every",
+        "unknown key 'train.epoch'; allowed here: epochs, head_epochs, batch_size, images_per_class, "
+        "class_replacement, learning_rate, learning_rates, weight_decay, schedule, precision, validate_every",
     ),
     (
         {"dataset.nmae": "glyphs"},
@@ -101,16 +101,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"datasets.folder.root": MISSING}, "key 'datasets.folder.root' is missing: add it"),
     ({"datasets.folder.reader": MISSING}, "key 'datasets.folder.reader' is missing: add it"),
     # a wrong type
-    ({"train.epochs": "many"}, "train.epochs = 'many': a whole number from 1 to 100000 is needed"),
-    ({"train.epochs": 2.5}, "train.epochs = 2.5: a whole number from 1 to 100000 is needed"),
-    ({"train.epochs": True}, "train.epochs = true: a whole number from 1 to 100000 is needed"),
+    ({"train.epochs": "many"}, "train.epochs = 'many': a whole number from 0 to 100000 is needed"),
+    ({"train.epochs": 2.5}, "train.epochs = 2.5: a whole number from 0 to 100000 is needed"),
+    ({"train.epochs": True}, "train.epochs = true: a whole number from 0 to 100000 is needed"),
     ({"train.learning_rate": "1e-5"}, "train.learning_rate = '1e-5': a number from 1e-12 to 1000 is needed"),
     ({"datasets.glyphs.flip": "yes"}, "datasets.glyphs.flip = 'yes': true or false is needed"),
     ({"datasets.glyphs.mean": 0.5}, "datasets.glyphs.mean = 0.5: a list is needed, such as [a, b]"),
     ({"methods.clean": "standard"}, "methods.clean = 'standard': a list is needed, such as [a, b]"),
     ({"train": 5}, "train = 5: keys with values are needed"),
     # a value that is not allowed
-    ({"train.epochs": 0}, "train.epochs = 0: a whole number from 1 to 100000 is needed"),
+    ({"train.epochs": -1}, "train.epochs = -1: a whole number from 0 to 100000 is needed"),
     ({"train.learning_rate": 0.0}, "train.learning_rate = 0.0: a number from 1e-12 to 1000 is needed"),
     (
         {"train.learning_rate": float("nan")},
@@ -132,7 +132,25 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"train.learning_rates.head": -1.0},
         "train.learning_rates.head = -1.0: a number from 0 to 1000 is needed",
     ),
-    ({"model.freeze_batchnorm": True}, "model.freeze_batchnorm = true: none, clean or all is needed"),
+    (
+        {"model.freeze_batchnorm": True},
+        "model.freeze_batchnorm = true: none, clean, statistics or all is needed",
+    ),
+    ({"train.head_epochs": 9}, "train.head_epochs = 9: a whole number from 0 to epochs, 8, is needed"),
+    (
+        {"model.freeze_batchnorm": "statistics", "attack.batchnorm_start": "reset"},
+        "model.freeze_batchnorm = 'statistics': keeps the statistics that branches start with, and the "
+        "auxiliary ones would start without any; set attack.batchnorm_start to copy",
+    ),
+    (
+        {"model.freeze_batchnorm": "all", "attack.compatibility": "authors"},
+        "model.freeze_batchnorm = 'all': keeps the statistics that branches start with",
+    ),
+    (
+        {"model.freeze_batchnorm": "statistics", "model.auxiliary_momentum": 0.5},
+        "model.auxiliary_momentum = 0.5: with model.freeze_batchnorm: statistics no statistics move; null",
+    ),
+    ({"model.auxiliary_momentum": 0}, "model.auxiliary_momentum = 0: a number from 0.0001 to 1 is needed"),
     ({"adversary.step_ratio": 1.5}, "adversary.step_ratio = 1.5: a number from 0.0001 to 1 is needed"),
     # attacks
     (
@@ -197,13 +215,25 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "brnch": "a"}]},
-        "unknown key 'recipes.mine.0.brnch'; allowed here: goal, share, branch, name, epsilon, targets",
+        "unknown key 'recipes.mine.0.brnch'; allowed here: goal, share, branch, name, epsilon, targets, through, ",
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "share": "3/2"}]},
         "recipes.mine.0.share = '3/2': a share from 0.001 to 1, such as 1/2 or 0.5, is needed",
     ),
     ({"recipes.mdprop": []}, "recipes.mdprop = []: a known method keeps its slices; give yours another name"),
+    (
+        {"recipes.mine": [{"goal": "ltm"}]},
+        "recipes.mine.0.goal = 'ltm': compares with a whole gallery, which a batch has not; use it in ",
+    ),
+    (
+        {"recipes.mine": [{"goal": "untargeted", "through": "far"}], "methods.single_target": ["mine"]},
+        "method 'mine': slice 'untargeted' is made through 'far', none of its branches; choose from clean, ",
+    ),
+    (
+        {"recipes.mine": [{"goal": "untargeted", "pull": 1001}]},
+        "recipes.mine.0.pull = 1001: a number from 0 to 1000 is needed",
+    ),
     ({"recipes.a b": []}, "recipes.a b: letters, digits, _ and - are allowed, at most 64"),
     (
         {"recipes.mine": [{"goal": "untargeted"}], "methods.clean": ["mine"]},
@@ -243,7 +273,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"dataset.name": "cub"},
-        "dataset.name = 'cub': is no block of datasets: cars196, cub200, folder, glyphs, inshop",
+        "dataset.name = 'cub': is no block of datasets: cars196, cub200, cub200_2010, folder, "
+        "glyphs, grocery, inshop",
     ),
     (
         {"datasets.glyphs.image_size": 15},
@@ -293,7 +324,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"attack.epsilon": 21, "attack.units": "normalized"},
         "attack.epsilon = 21: a number from 0 to 20 is needed, in standard deviations of a channel",
     ),
-    ({"train.epochs": 10**9}, "train.epochs = 1000000000: a whole number from 1 to 100000 is needed"),
+    ({"train.epochs": 10**9}, "train.epochs = 1000000000: a whole number from 0 to 100000 is needed"),
     ({"train.batch_size": 10**12}, "train.batch_size = 1000000000000: a whole number from 4 to 65536"),
     ({"train.images_per_class": 10**9}, "train.images_per_class = 1000000000: a whole number from 2 to 4096"),
     ({"train.learning_rate": 1e38}, "train.learning_rate = 1e+38: a number from 1e-12 to 1000 is needed"),
@@ -420,6 +451,26 @@ def test_a_number_as_dvc_writes_it_is_a_number(tmp_path: Path, number: str) -> N
 
 def test_a_whole_number_is_fine_where_a_fraction_is_meant(tmp_path: Path) -> None:
     assert load_changed(tmp_path, {"train.weight_decay": 0}).train.weight_decay == 0
+
+
+@pytest.mark.parametrize("radius", ["4/255", 4 / 255, "0.0156862745098039216"])
+def test_every_radius_may_be_a_fraction(tmp_path: Path, radius: Any) -> None:
+    changes = {"attack.epsilon": radius, "attack.start_noise": radius, "adversary.epsilon": radius}
+    sets = {"adversary.sets.mine": {"goal": "untargeted", "epsilon": radius, "start_noise": radius}}
+    recipe = [{"goal": "single_target", "epsilon": radius}]
+    params = load_changed(tmp_path, {**changes, **sets, "recipes.mine": recipe})
+    mine = params.adversary.sets["mine"]
+    found = [params.attack.epsilon, params.attack.start_noise, params.adversary.epsilon]
+    found += [mine.epsilon, mine.start_noise, params.method("mine").adversarial[0].epsilon]
+    assert found == pytest.approx([4 / 255] * 6)
+
+
+def test_statistics_may_be_kept_where_no_auxiliary_branch_starts_without_any(tmp_path: Path) -> None:
+    alone = {"methods.single_target": ["at"], "methods.multi_target": []}
+    changes = {"model.freeze_batchnorm": "statistics", "attack.batchnorm_start": "reset", **alone}
+    load_changed(tmp_path, changes)
+    load_changed(tmp_path, {"model.freeze_batchnorm": "clean", "attack.batchnorm_start": "reset"})
+    load_changed(tmp_path, {"train.epochs": 0})
 
 
 def test_ks_are_sorted_and_each_is_there_once(tmp_path: Path) -> None:

@@ -120,11 +120,29 @@ def test_a_share_is_a_fraction_or_a_number(share: Any, value: Fraction) -> None:
         ({"goal": "multi_target", "targets": 0}, "a whole number from 1 to 1000 is needed"),
         ({"goal": "single_target", "epsilon": -0.1}, "a number from 0 to 10000"),
         ({"goal": "single_target", "steps": 3}, "Extra inputs"),
+        ({"goal": "from_centroid"}, "compares with a whole gallery, which a batch has not"),
+        ({"goal": "qa_minus"}, "compares with a whole gallery, which a batch has not"),
+        ({"goal": "single_target", "through": "a.b"}, "pattern"),
+        ({"goal": "single_target", "pull": -1}, "a number from 0 to 1000 is needed"),
+        ({"goal": "single_target", "pull": "much"}, "a number from 0 to 1000 is needed"),
     ],
 )
 def test_slices_that_cannot_be(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Slice.model_validate(given)
+
+
+def test_examples_are_made_through_a_branch_of_the_method() -> None:
+    through = {"goal": "single_target", "share": "1/2", "through": "other"}
+    with pytest.raises(
+        ParameterError,
+        match=r"^method 'm': slice 'single_target' is made through 'other', none of its branches; choose "
+        r"from clean, single_target, or leave `through` out$",
+    ):
+        make_method("m", through)
+    method = make_method("m", through, {"goal": "nearest_other", "branch": "other"})
+    assert [part.attacked_branch for part in method.slices] == ["clean", "other", "other"]
+    assert (method.branches, method.family) == (("clean", "single_target", "other"), "single_target")
 
 
 def test_two_slices_of_one_name_are_refused() -> None:

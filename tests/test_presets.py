@@ -14,7 +14,7 @@ from tests.helpers import PROJECT
 
 PRESETS = read_presets()
 SUITES = ["weak", "default", "strong", "matrix", "robrank"]
-PAPER = [name for name in PRESETS if name not in ("reduced", *SUITES)]
+PAPER = [name for name in PRESETS if name not in ("reduced", "photographs", *SUITES)]
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_what_is_there_already_is_no_change(params: Path) -> None:
         ({"train.epoch": 3}, r"^preset 'mine': .*params\.yaml has no key 'train\.epoch'; "),
         ({"trian.epochs": 3}, r"has no key 'trian\.epochs'"),
         ({"train.epochs.more": 3}, r"has no key 'train\.epochs\.more'"),
-        ({"train.epochs": 0}, r"params\.yaml with preset mine: train\.epochs = 0: a whole number from 1"),
+        ({"train.epochs": -1}, r"params\.yaml with preset mine: train\.epochs = -1: a whole number from 0"),
     ],
 )
 def test_a_mistake_in_a_preset_leaves_the_file(params: Path, values: dict[str, int], message: str) -> None:
@@ -188,3 +188,46 @@ def test_the_full_scale_after_another_preset_and_the_reduced_one(params: Path, n
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_photographs_are_seen_as_their_network_saw_its_own_and_met_with_their_radii(params: Path) -> None:
+    apply_presets(params, PRESETS, ["photographs"])
+    p = load_params(params)
+    assert (p.dataset.name, p.model.backbone, p.model.weights) == (
+        "folder",
+        "efficientnet_lite0",
+        "pretrained",
+    )
+    assert p.model.freeze_batchnorm == "statistics"
+    photographs = {n: d for n, d in p.datasets.items() if n not in ("glyphs", "omniglot")}
+    assert len(photographs) == 7
+    for data in photographs.values():
+        assert data.image_size == 96 and set(data.mean) == {0.498} and set(data.std) == {0.502}
+    before = load_params(PROJECT / "params.yaml")
+    assert [p.datasets[n] for n in ("glyphs", "omniglot")] == [
+        before.datasets[n] for n in ("glyphs", "omniglot")
+    ]
+    radii = {name: threat.epsilon * 255 for name, threat in p.adversary.sets.items()}
+    sizes = {"small": 1, "middle": 2, "large": 4}
+    assert radii == pytest.approx({name: sizes[name.rpartition("_")[2]] for name in before.adversary.sets})
+    assert p.attack.epsilon * 255 == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", ["cub200_multisimilarity", "sop_multisimilarity"])
+def test_photographs_and_the_papers_settings_undo_each_other(params: Path, name: str) -> None:
+    apply_presets(params, PRESETS, ["photographs"])
+    photographs = load_params(params)
+    apply_presets(params, PRESETS, [name, "reduced"])
+    apply_presets(params, PRESETS, ["photographs"])
+    again, changed = load_params(params).model_dump(), photographs.model_dump()
+    checked = {key: block.pop("check_counts", None) for key, block in again["datasets"].items()}
+    assert checked["cub200"] is False  # of the preset `reduced`, as a copy in parts stays one
+    for block in changed["datasets"].values():
+        block.pop("check_counts", None)
+    assert again == changed
+    papers = Path(shutil.copy(PROJECT / "params.yaml", params.parent / "papers.yaml"))
+    apply_presets(papers, PRESETS, [name])
+    apply_presets(params, PRESETS, [name])
+    expected, found = load_params(papers), load_params(params)
+    assert found.active_dataset == expected.active_dataset
+    assert found.model_copy(update={"datasets": expected.datasets}) == expected

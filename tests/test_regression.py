@@ -14,6 +14,7 @@ from mdprop.regression import (
     DEFAULT_TOLERANCE,
     Drop,
     check,
+    failures,
     notes,
     read_baseline,
     read_metrics,
@@ -158,9 +159,33 @@ def test_notes_name_gains_and_what_has_no_baseline() -> None:
     assert notes(small(0.6), BASELINE) == [
         "at.clean.recall_at_1: value 0.6000 is better than its baseline 0.5000"
     ]
-    new = {"mdprop": small(0.7)["at"], **small(0.5)}
-    assert notes(new, BASELINE) == ["mdprop.clean.recall_at_1: value 0.7000 has no baseline"]
+    near = {"near": {"recall_at_1": {"mean": 0.7, "std": 0.0, "n": 1}}}
+    new = {"at": {**small(0.5)["at"], **near}}
+    assert notes(new, BASELINE) == ["at.near.recall_at_1: value 0.7000 has no baseline"]
     assert check(new, BASELINE) == []
+
+
+def test_methods_that_did_not_run_are_one_line() -> None:
+    metrics = make_metrics()
+    baseline = update(metrics)
+    for method in ("at", "mdprop"):
+        del metrics[method]
+    metrics["standard"]["clean"]["recall_at_1"]["mean"] = 0.1
+    drops = check(metrics, baseline)
+    assert len(drops) == 2 * len(SETS) + 1
+    assert failures(metrics, drops) == [
+        str(next(drop for drop in drops if drop.metric == "standard.clean.recall_at_1")),
+        f"not run: at, mdprop, with {2 * len(SETS)} metric(s) of the baseline",
+    ]
+
+
+def test_methods_without_a_baseline_are_one_line() -> None:
+    metrics = make_metrics()
+    baseline = update({"at": metrics["at"]})
+    assert check(metrics, baseline) == []
+    assert notes(metrics, baseline) == [
+        f"without a baseline: standard, advprop, mdprop, with {3 * len(SETS)} metric(s)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from mdprop.errors import ResultError
 from mdprop.files import sealed_json
-from mdprop.runs import Run
+from mdprop.runs import Run, runs_of
 
 
 def described(folder: Path, branches: list[str]) -> Run:
@@ -35,3 +35,10 @@ def test_a_model_answers_through_the_branches_that_it_has(tmp_path: Path) -> Non
 def test_a_model_without_a_description_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"model\.json not found: run dvc repro$"):
         Run("mdprop", 0, tmp_path).answering(["clean"])
+
+
+def test_which_of_the_runs_it_is() -> None:
+    runs = runs_of(["standard", "mdprop"], [0, 3])
+    assert list(map(str, runs)) == ["standard/0", "standard/3", "mdprop/0", "mdprop/3"]
+    assert Run("mdprop", 0).among(runs) == "mdprop/0, run 3 of 4"
+    assert Run("at", 0).among(runs) == "at/0"

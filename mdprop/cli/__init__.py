@@ -1,10 +1,10 @@
-"""The `mdprop` command: settings by name, data, results and their check, trained networks."""
+"""The `mdprop` command: settings by name, data, results and their check, trained networks at work."""
 
-from mdprop.cli import data, models, results, settings
+from mdprop.cli import data, deploy, experiments, models, results, settings, studies
 from mdprop.cli.app import app
 from mdprop.runtime.entrance import run_stage
 
-__all__ = ["app", "data", "main", "models", "results", "settings"]
+__all__ = ["app", "data", "deploy", "experiments", "main", "models", "results", "settings", "studies"]
 
 
 def main() -> None:

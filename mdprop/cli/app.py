@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from mdprop import __version__
 
 app = typer.Typer(
     help="Deep metric learning with multiple batch norms: settings, results and models.",
@@ -16,6 +19,21 @@ app = typer.Typer(
 )
 
 PARAMS = Path("params.yaml")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mdprop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """What stands before the name of a command."""
 
 
 def width() -> int:

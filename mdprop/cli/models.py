@@ -13,17 +13,18 @@ from mdprop.cli.app import PARAMS, app, width
 @app.command()
 def export(
     model_dir: Annotated[Path, typer.Argument(help="A trained model, such as runs/mdprop/0.")],
-    out: Annotated[Path, typer.Argument(help="A .safetensors or .pth file.")],
+    out: Annotated[Path, typer.Argument(help="A .safetensors, .pth, .pt2 or .onnx file.")],
     branch: Annotated[
         str,
         typer.Option(help="The batch-norm branch to keep, or a mixture of two: 'clean+25%multi_target'."),
     ] = "clean",
 ) -> None:
-    """Write one branch, or a mixture of two, as a plain network's state dict."""
-    from mdprop.models import export_network
+    """Write one branch, or a mixture of two, as a plain network, once it finds the same neighbours."""
+    from mdprop.deploy import export_model
 
-    export_network(model_dir, out, branch)
-    print(f"wrote {out}")
+    found = export_model(model_dir, out, branch)
+    print(f"wrote {out}, and {out.name}.preprocessing.json beside it")
+    print(f"{found.images} generated images have the neighbours that {model_dir} finds for them")
 
 
 @app.command()

@@ -47,8 +47,8 @@ def check(
     drops = regression.check(values, expected)
     for note in regression.notes(values, expected):
         print(f"note: {note}")
-    for drop in drops:
-        print(f"FAILED {drop}", file=sys.stderr)
+    for failure in regression.failures(values, drops):
+        print(f"FAILED {failure}", file=sys.stderr)
     if drops:
         raise typer.Exit(1)
     print(f"{metrics}: no metric fell below {baseline}")

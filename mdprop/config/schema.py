@@ -53,12 +53,16 @@ class DatasetChoice(Section):
 
 
 class ModelSettings(Section):
-    """embedding_dim: 3 at least: the decay of the spectrum leaves out two singular values."""
+    """embedding_dim: 3 at least: the decay of the spectrum leaves out two singular values.
+
+    auxiliary_momentum: of the running statistics of all branches but the clean one; None: as the clean one.
+    """
 
     backbone: Text
     weights: FilePath | None
     embedding_dim: Annotated[int, whole(3, 65_536)]
-    freeze_batchnorm: Literal["none", "clean", "all"]
+    freeze_batchnorm: Literal["none", "clean", "statistics", "all"]
+    auxiliary_momentum: Share | None
 
 
 class LossSettings(Section):
@@ -78,7 +82,10 @@ class LearningRates(Section):
 
 
 class TrainSettings(Section):
-    epochs: Annotated[int, whole(1, 100_000)]
+    """epochs: 0 measures the network as it starts. head_epochs: how many of them train the head alone."""
+
+    epochs: Annotated[int, whole(0, 100_000)]
+    head_epochs: Annotated[int, whole(0, 100_000)]
     batch_size: Annotated[int, whole(4, 65_536)]
     images_per_class: Annotated[int, whole(2, 4096)]
     class_replacement: bool
@@ -93,6 +100,8 @@ class TrainSettings(Section):
         if self.batch_size % self.images_per_class or self.batch_size < 2 * self.images_per_class:
             each = self.images_per_class
             yield Refused("batch_size", f"a multiple of images_per_class, {each}, from {2 * each} is needed")
+        if self.head_epochs > self.epochs:
+            yield Refused("head_epochs", f"a whole number from 0 to epochs, {self.epochs}, is needed")
 
 
 class EvaluateSettings(Section):

@@ -38,6 +38,7 @@ def refusals(params: Params) -> Iterator[Refused]:
                 continue
             possible.append(method)
             yield from _slices(params, method)
+    yield from _batchnorms(params, possible)
     if len(possible) == len(params.methods.all):
         yield from _branches(params, possible)
         yield from _attacks(params, {method.name: method for method in possible})
@@ -87,6 +88,25 @@ def _slices(params: Params, method: Method) -> Iterator[Refused]:
                 f"{method.name} draws the targets of an image from its slice '{part.name}', where {size} "
                 f"images offer {there}: from 1 to {there} is needed, or a larger train.batch_size",
             )
+
+
+def _batchnorms(params: Params, methods: list[Method]) -> Iterator[Refused]:
+    """Whether statistics that are kept are there, and whether any move where a momentum is set."""
+    freeze = params.model.freeze_batchnorm
+    if freeze not in ("statistics", "all"):
+        return
+    if params.model.auxiliary_momentum is not None:
+        yield Refused(
+            "model.auxiliary_momentum",
+            f"with model.freeze_batchnorm: {freeze} no statistics move; null is needed, or to freeze less",
+        )
+    auxiliary = any(branch != CLEAN for method in methods for branch in method.branches)
+    if auxiliary and params.attack.rule("batchnorm_start") == "reset":
+        yield Refused(
+            "model.freeze_batchnorm",
+            "keeps the statistics that branches start with, and the auxiliary ones would start without any; "
+            "set attack.batchnorm_start to copy (with null, attack.compatibility: authors resets them)",
+        )
 
 
 def _branches(params: Params, methods: list[Method]) -> Iterator[Refused]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +20,11 @@ Limits = Mapping[Depth, NDArray[np.int64]]
 SAMPLE = 2000  # queries that are searched exactly too where the rest are not
 GAP = 0.001  # the largest share of them that an approximate search may answer differently at k = 1
 MOST_CELLS = 32  # it may look at one in so many; at one in 16 it takes as long as an exact search
+
+_UNNAMED = (
+    "a gallery without ids: a query whose own image lies there finds that one; give ids and gallery_ids (an "
+    "attacked image has the id of its original), or disjoint=True where no image is in both"
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def retrieve(
     gallery_labels: Array | None = None,
     gallery_ids: Array | None = None,
     ids: Array | None = None,
+    disjoint: bool = False,
     exact_limit: int | None = None,
     seed: int = 0,
 ) -> Retrieval:
@@ -75,7 +82,7 @@ def retrieve(
     be right or wrong as in the exact search; where that is more than one in MOST_CELLS, all is searched
     exactly, which is as fast. Memory is O((Q + G) D).
     """
-    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids, disjoint)
     ks = _checked_ks(ks)
     limits = {depth: _limits(depth, task.sizes) for depth in depths}
     reach = max(*ks, *(int(limit.max()) for limit in limits.values()), 1)
@@ -96,18 +103,23 @@ def recall_at_k(
     gallery_labels: Array | None = None,
     gallery_ids: Array | None = None,
     ids: Array | None = None,
+    disjoint: bool = False,
 ) -> dict[int, float]:
     """The share of queries with an image of their class among their k nearest neighbours.
 
     embeddings: [Q, D]; labels: [Q] integers; ks: one or more numbers, each 1 or more.
     gallery: [G, D] with gallery_labels [G]; without it each query is searched among all others.
-    ids: [Q], gallery_ids: [G]: gallery rows with the id of the query are the same image, left out.
+    ids: [Q], gallery_ids: [G]: gallery rows with the id of the query are the same image, left out. An
+        attacked image has the id of the image that it was made from: without ids it finds that one, and
+        the recall says nothing about the attack. Hence a `UserWarning` for a gallery without ids;
+    disjoint: says that no image is in both, so that there is nothing to leave out.
 
     Returns the recall in [0, 1] by k. A query without any image of its class to find is a miss; a k
     beyond the gallery takes all of it. See `nearest_neighbours` for distance, ties and how this differs
-    from the authors' code. Raises `ValueError` for empty inputs and lengths that do not match.
+    from the authors' code. Raises `ValueError` for empty inputs, lengths that do not match, and
+    `disjoint` with ids or without a gallery.
     """
-    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids, disjoint)
     ks = _checked_ks(ks)
     found = task.search(max(ks), {})
     return {k: found.recall(k) for k in ks}
@@ -122,6 +134,7 @@ def mean_average_precision(
     gallery_labels: Array | None = None,
     gallery_ids: Array | None = None,
     ids: Array | None = None,
+    disjoint: bool = False,
 ) -> float:
     """Mean average precision over the nearest `depth` neighbours, in [0, 1].
 
@@ -133,7 +146,7 @@ def mean_average_precision(
     found: without a gallery, perfect retrieval scores (R - 1)/R. A query without any image of its class
     to find scores 0. Inputs and errors as in `recall_at_k`.
     """
-    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids)
+    task = _task(embeddings, labels, gallery, gallery_labels, gallery_ids, ids, disjoint)
     limits = {depth: _limits(depth, task.sizes)}
     return task.search(max(1, int(limits[depth].max())), limits).mean_precision(depth)
 
@@ -230,9 +243,15 @@ def _task(
     gallery_labels: Array | None,
     gallery_ids: Array | None,
     ids: Array | None,
+    disjoint: bool = False,
 ) -> _Task:
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels go together: give both or neither")
+    unnamed = ids is None and gallery_ids is None
+    if disjoint and (gallery is None or not unnamed):
+        raise ValueError("disjoint is about a gallery without ids: leave it, or the ids, out")
+    if gallery is not None and unnamed and not disjoint:
+        warnings.warn(_UNNAMED, stacklevel=3)
     embeddings = as_embeddings(embeddings)
     labels = as_labels(labels, len(embeddings))
     if gallery is None or gallery_labels is None:

@@ -13,6 +13,7 @@ from mdprop.layers import convert_batchnorm
 from mdprop.models.conv4 import Conv4
 from mdprop.models.efficientnet import efficientnet_lite0
 from mdprop.models.embedder import Embedder, Freeze
+from mdprop.models.parts import batchnorms
 from mdprop.models.weights import load_weights
 
 RESNETS = tuple(
@@ -28,6 +29,7 @@ def build_model(
     *,
     weights: str | None = None,
     freeze_batchnorm: Freeze = "none",
+    auxiliary_momentum: float | None = None,
     branches: Sequence[str] = (CLEAN,),
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
@@ -40,6 +42,8 @@ def build_model(
         backbone, or a .pth, .pt or .safetensors file; the embedding layer is always new. Every branch
         starts as a full copy.
     freeze_batchnorm: see `Embedder`.
+    auxiliary_momentum: of the running statistics of all branches but the clean one, the weight of a new
+        batch; None: that of the backbone, which the clean one keeps.
     mean, std: of the images' channels; their length is the number of channels.
 
     Raises `ModelError` for a backbone that is not known, not installed or has no batch norm, and for
@@ -54,6 +58,9 @@ def build_model(
             convert_batchnorm(network, branches)
         except ValueError as error:
             raise ModelError(f"model.backbone '{backbone}': {error}; choose one with batch norm") from None
+    if auxiliary_momentum is not None:
+        for norm, clean in batchnorms(network):
+            norm.momentum = norm.momentum if clean else auxiliary_momentum
     return Embedder(network, mean, std, in_channels, freeze_batchnorm)
 
 

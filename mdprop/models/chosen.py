@@ -19,6 +19,7 @@ def chosen_network(model: ModelSettings, images: ImageSettings, branches: Sequen
         model.embedding_dim,
         weights=model.weights,
         freeze_batchnorm=model.freeze_batchnorm,
+        auxiliary_momentum=model.auxiliary_momentum,
         branches=branches,
         mean=images.mean,
         std=images.std,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdprop.errors import ModelError
-from mdprop.models.parts import batchnorms, feature_dim, pooling_layer
+from mdprop.models.parts import batchnorms, feature_dim, frozen, head_parameters, pooling_layer
 
-Freeze = Literal["none", "clean", "all"]
+Freeze = Literal["none", "clean", "statistics", "all"]
 
 
 class Embedder(nn.Module):
@@ -26,9 +27,9 @@ class Embedder(nn.Module):
     mean, std: one value a channel of the images. A grey image meets a network of three channels
         as three equal ones.
     freeze_batchnorm: "clean": in train mode too, the clean batch norms use and keep their running
-        statistics, and their weight and bias learn (the authors' `freeze_main`, which by an
-        oversight keeps the statistics of the other branches too); "all": so do all batch norms, and
-        no weight or bias of theirs learns (the authors' `frozen`).
+        statistics, and their weight and bias learn; "statistics": so do those of every branch (what
+        the authors' `freeze_main` does, by an oversight); "all": likewise, and no weight or bias of
+        theirs learns (the authors' `frozen`).
     """
 
     mean: Tensor
@@ -50,6 +51,7 @@ class Embedder(nn.Module):
         self.network = network
         self.in_channels = in_channels
         self.freeze_batchnorm = freeze_batchnorm
+        self._only_head = False
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         if freeze_batchnorm == "all":
@@ -64,11 +66,22 @@ class Embedder(nn.Module):
 
     def train(self, mode: bool = True) -> Embedder:
         super().train(mode)
-        if self.freeze_batchnorm != "none":
+        if self._only_head or self.freeze_batchnorm != "none":
             for norm, clean in batchnorms(self):
-                if clean or self.freeze_batchnorm == "all":
+                if clean or self._only_head or self.freeze_batchnorm != "clean":
                     norm.eval()
         return self
+
+    @contextmanager
+    def only_head(self) -> Iterator[None]:
+        """Only the embedding layer learns meanwhile, and batch norms use and keep their statistics."""
+        self._only_head = True
+        try:
+            with frozen(self, but=head_parameters(self.network)):
+                yield
+        finally:
+            self._only_head = False
+            self.train(self.training)
 
     def forward(self, images: Tensor) -> Tensor:
         x = (images - self.mean) / self.std

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,12 @@ def head_names(network: nn.Module) -> tuple[str, ...]:
         names = record["classifier"]
         return (names,) if isinstance(names, str) else tuple(names)
     return tuple(name for name in ("fc", "_fc") if hasattr(network, name))
+
+
+def head_parameters(network: nn.Module) -> dict[nn.Parameter, None]:
+    """The weights and biases of the embedding layer, in order."""
+    heads = map(network.get_submodule, head_names(network))
+    return dict.fromkeys(parameter for head in heads for parameter in head.parameters())
 
 
 def feature_dim(network: nn.Module) -> int:
@@ -50,12 +56,12 @@ def batchnorms(module: nn.Module) -> Iterator[tuple[_BatchNorm, bool]]:
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of `module` asks for a gradient meanwhile: autograd keeps less for those of images.
+def frozen(module: nn.Module, but: Collection[nn.Parameter] = ()) -> Iterator[None]:
+    """No parameter of `module` but some asks for a gradient meanwhile: autograd keeps less for the others.
 
     For attacks: a tenth of one on a ResNet-50 on a CPU.
     """
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    learning = [p for p in module.parameters() if p.requires_grad and p not in but]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -86,9 +92,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     group_of: dict[nn.Parameter, str] = {}
     for norm, clean in batchnorms(model):
         group_of |= dict.fromkeys(norm.parameters(), "clean_batchnorm" if clean else "auxiliary_batchnorm")
-    network = model.get_submodule("network")
-    for name in head_names(network):
-        group_of |= dict.fromkeys(network.get_submodule(name).parameters(), "head")
+    group_of |= dict.fromkeys(head_parameters(model.get_submodule("network")), "head")
     groups: dict[str, list[nn.Parameter]] = {
         name: [] for name in ("backbone", "head", "clean_batchnorm", "auxiliary_batchnorm")
     }

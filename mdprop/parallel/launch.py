@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
 from mdprop.errors import EXIT_CODE, ParameterError, mistake_in, say
-from mdprop.runtime.hardware import device, started_by_torchrun
+from mdprop.runtime.entrance import at_last
+from mdprop.runtime.hardware import LAUNCHER, device, started_by_torchrun
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -35,7 +37,7 @@ def in_processes(command: Callable[P, None]) -> Callable[P, None]:
 
     They are started as the stage was: the same module, the same arguments. A mistake of the user
     is said once, by the process that meets it first, and its exit code is the stage's. Where one
-    process dies, all end.
+    process dies, all end, and so they do where the one that started them dies.
     """
 
     @functools.wraps(command)
@@ -53,23 +55,24 @@ def in_processes(command: Callable[P, None]) -> Callable[P, None]:
 def _start(count: int) -> None:
     """Have torchrun start this program `count` times, and wait; `SystemExit` where one failed."""
     import logging
-    import signal
-    import tempfile
 
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    from mdprop.runtime.state import remove_left_to
 
     logging.disable(logging.CRITICAL)  # torchrun's own report; the processes say what is wrong
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
     spec = sys.modules["__main__"].__spec__
     assert spec is not None, "a stage runs as python -m stages.<name>"
+    os.environ[LAUNCHER] = str(os.getpid())
+    options = ["--standalone", "--local-addr=localhost", f"--nproc-per-node={count}"]
+    options += [f"--log-dir={os.devnull}", "--module", spec.name]
     try:
-        with tempfile.TemporaryDirectory() as logs:
-            options = ["--standalone", "--local-addr=localhost", f"--nproc-per-node={count}"]
-            options += [f"--log-dir={logs}", "--module", spec.name]
-            run.run(run.parse_args([*options, *sys.argv[1:]]))
+        run.run(run.parse_args([*options, *sys.argv[1:]]))
+        at_last(functools.partial(remove_left_to, os.getpid()))
     except SignalException as stop:
         if stop.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -85,14 +88,15 @@ def _start(count: int) -> None:
 
 def _take_part(command: Callable[[], None]) -> None:
     """Join the other processes, run the command, and leave together."""
-    import signal
-
+    stop = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until there is something to leave in order
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which is ignored where the stage runs in the background
     import torch
     from torch import distributed
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the stage runs in the background
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=PATIENCE))
     try:
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         place = device()
         if place.type == "cuda":
             torch.cuda.set_device(place)
@@ -113,8 +117,6 @@ def _end(error: BaseException, store: Store) -> NoReturn:
     The first process to fail says why, and has the least exit code; those that it takes along end
     as those that are stopped.
     """
-    import signal
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent's, which would cut short what is said here
     first = not isinstance(error, SystemExit | KeyboardInterrupt)
     with contextlib.suppress(RuntimeError):  # the store may be gone

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mdprop.parallel.exchange import from_main, rank, world_size
+from mdprop.runtime.entrance import at_last
+from mdprop.runtime.hardware import launcher
 from mdprop.runtime.state import State, say
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -15,7 +17,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 @contextmanager
 def kept(name: str, identity: Mapping[str, Any]) -> Iterator[State]:
-    """The `State` of a task, for these processes alone; removed where the block ends without an error.
+    """The `State` of a task, for these processes alone; removed where they end without an error.
 
     Another process that does the same waits here, and finds what this one has done: in two copies of
     the project the work is done once, and a process that outlived its `dvc` is not disturbed.
@@ -37,11 +39,13 @@ def kept(name: str, identity: Mapping[str, Any]) -> Iterator[State]:
                     "it is not used now; remove it if you do not go back to that"
                 )
         yield state
-        if not rank():
-            state.finish()
     except BaseException:
         if not rank() and state.empty:
             state.finish()
-        raise
-    finally:
         state.release()
+        raise
+    started_by = launcher()
+    if not rank() and started_by is not None:
+        state.leave_to(started_by)
+    elif not rank():
+        at_last(state.finish)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -27,9 +28,9 @@ class Share:
     places: Tensor | None
     order: Tensor | None
 
-    def of(self, whole: Tensor, dim: int = 0) -> Tensor:
-        """This process's rows (or columns) of the whole."""
-        return whole if self.places is None else whole.index_select(dim, self.places.to(whole.device))
+    def of(self, whole: Tensor) -> Tensor:
+        """This process's rows of the whole."""
+        return whole if self.places is None else whole[self.places.to(whole.device)]
 
     def together(self, own: Tensor) -> Tensor:
         """The whole, in its order, from all processes' rows; see `gather_rows` for the gradient."""
@@ -38,21 +39,33 @@ class Share:
 
 @dataclass(frozen=True)
 class Part:
-    """An adversarial slice: its rows among this process's attacked ones, and among those of all."""
+    """An adversarial slice of a batch.
+
+    own, whole: its rows among this process's attacked ones, and among those of all.
+    places: [A], where its own rows lie in the whole slice.
+    learned: its rows in the whole batch, which is learned from.
+    clean: the rows there that they are made from.
+    """
 
     settings: Slice
     own: slice
     whole: slice
+    places: Tensor
+    learned: slice
+    clean: Tensor
 
 
 @dataclass(frozen=True)
 class BatchRows:
     """The rows of a batch of clean images followed by its adversarial slices.
 
-    routes: {branch: rows} of this process's whole batch; attacked_routes: of its adversarial slices.
-    sources: the clean rows that the adversarial ones are made from.
-    parts: the adversarial slices that have rows.
-    batch, attacked: this process's share of the whole batch, and of the adversarial slices alone.
+    Slices are attacked in an order of their own, in which those made through one branch lie side by side.
+
+    routes: {branch: rows} of this process's whole batch; attacked_routes: of what it attacks.
+    sources: the clean rows that the attacked ones are made from.
+    parts: the adversarial slices that have rows, in the order of the attack.
+    batch, attacked: this process's share of the whole batch, and of what is attacked.
+    back: where the rows of the batch, in its order, lie among the attacked ones; None where orders agree.
     """
 
     routes: dict[str, int]
@@ -61,6 +74,11 @@ class BatchRows:
     parts: tuple[Part, ...]
     batch: Share
     attacked: Share
+    back: Tensor | None
+
+    def in_batch_order(self, attacked: Tensor) -> Tensor:
+        """Rows of the attack in the order in which they are learned from."""
+        return attacked if self.back is None else attacked[self.back.to(attacked.device)]
 
 
 def batch_rows(method: Method, rows: int) -> BatchRows:
@@ -70,36 +88,58 @@ def batch_rows(method: Method, rows: int) -> BatchRows:
 
 @functools.lru_cache(maxsize=8)
 def _batch_rows(method: Method, rows: int, rank: int, processes: int) -> BatchRows:
-    sizes, members, all_members = method.sizes(rows), method.members(rows), method.members(rows * processes)
-    parts = []
-    start = 0
-    for part, own in zip(method.adversarial, members, strict=True):
-        stop = start + len(own)
-        if own:
-            parts.append(Part(part, slice(start, stop), slice(start * processes, stop * processes)))
-        start = stop
-    if processes == 1:
-        batch, attacked = Share(rows + start, None, None), Share(start, None, None)
-    else:
-        places = _places(members, all_members, rows * processes, processes)
-        batch = _share(places, rank)
-        attacked = _share([[place - rows * processes for place in own[rows:]] for own in places], rank)
+    size = rows * processes
+    members, everyone = method.members(rows), method.members(size)
+    clean = _clean_rows(everyone, size, processes)
+    batch = _share(_places(clean, [[*range(rows)], *members], [[*range(size)], *everyone]), rank)
+    branches = [part.attacked_branch for part in method.adversarial]
+    order = sorted(range(len(branches)), key=lambda i: method.branches.index(branches[i]))
+    attacked, all_attacked = [members[i] for i in order], [everyone[i] for i in order]
+    share = _share(_places(clean, attacked, all_attacked), rank)
+    numbers, learned = share.of(torch.arange(share.count)), _spans(everyone, size)
+    parts = [
+        Part(
+            settings=method.adversarial[i],
+            own=own,
+            whole=whole,
+            places=numbers[own] - whole.start,
+            learned=learned[i],
+            clean=torch.tensor(everyone[i], dtype=torch.int64),
+        )
+        for i, own, whole in zip(order, _spans(attacked), _spans(all_attacked), strict=True)
+        if members[i]
+    ]
     return BatchRows(
-        routes=_routes(method.slices, sizes),
-        attacked_routes=_routes(method.slices[1:], sizes[1:]),
-        sources=torch.tensor([row for own in members for row in own], dtype=torch.int64),
+        routes=_routes([part.branch for part in method.slices], method.sizes(rows)),
+        attacked_routes=_routes([branches[i] for i in order], [len(own) for own in attacked]),
+        sources=torch.tensor([row for own in attacked for row in own], dtype=torch.int64),
         parts=tuple(parts),
         batch=batch,
-        attacked=attacked,
+        attacked=share,
+        back=_back(order, _spans(attacked)),
     )
 
 
-def _routes(slices: tuple[Slice, ...], sizes: list[int]) -> dict[str, int]:
+def _routes(branches: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     """The rows of each branch, in order."""
     routes: dict[str, int] = {}
-    for part, size in zip(slices, sizes, strict=True):
-        routes[part.branch] = routes.get(part.branch, 0) + size
+    for branch, size in zip(branches, sizes, strict=True):
+        routes[branch] = routes.get(branch, 0) + size
     return routes
+
+
+def _spans(members: Sequence[Sequence[int]], start: int = 0) -> list[slice]:
+    """Where slices of these rows lie, one after the other."""
+    ends = list(accumulate(map(len, members), initial=start))
+    return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def _back(order: Sequence[int], spans: Sequence[slice]) -> Tensor | None:
+    """The rows of the method's slices, one after the other; those numbered `order` lie in `spans`."""
+    if list(order) == sorted(order):
+        return None
+    rows = dict(zip(order, spans, strict=True))
+    return torch.cat([torch.arange(rows[i].start, rows[i].stop) for i in sorted(order)])
 
 
 def clean_rows(method: Method, batch_size: int) -> list[int]:
@@ -124,24 +164,22 @@ def clean_rows(method: Method, batch_size: int) -> list[int]:
 
 def _share(places: list[list[int]], rank: int) -> Share:
     everyone = torch.tensor([place for own in places for place in own], dtype=torch.int64)
+    if len(places) == 1:
+        return Share(len(everyone), None, None)
     return Share(len(everyone), torch.tensor(places[rank], dtype=torch.int64), everyone.argsort())
 
 
-def _places(
-    members: list[list[int]], all_members: list[list[int]], batch_size: int, processes: int
-) -> list[list[int]]:
-    """Where each process's rows lie in the whole batch: clean rows, then slice after slice.
+def _places(clean: list[list[int]], members: list[list[int]], everyone: list[list[int]]) -> list[list[int]]:
+    """Where each process's rows lie among slices that follow each other.
 
-    members: of each slice, the clean rows of a process; all_members: those of the whole batch.
+    clean: the clean rows of each process. members: of each slice, the clean rows of a process;
+    everyone: those of the whole batch.
     """
-    clean = _clean_rows(all_members, batch_size, processes)
-    found = [list(rows) for rows in clean]
-    start = batch_size
-    for everyone, own in zip(all_members, members, strict=True):
-        where = {row: start + i for i, row in enumerate(everyone)}
+    found: list[list[int]] = [[] for _ in clean]
+    for all_rows, own, span in zip(everyone, members, _spans(everyone), strict=True):
+        where = {row: span.start + i for i, row in enumerate(all_rows)}
         for places, rows in zip(found, clean, strict=True):
             places += [where[rows[i]] for i in own]
-        start += len(everyone)
     return found
 
 

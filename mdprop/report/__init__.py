@@ -16,6 +16,7 @@ from mdprop.report.confidence import intervals_json
 from mdprop.report.csvs import recall_csv, robustness_csv, table_csv, training_csv
 from mdprop.report.curves import read_curves
 from mdprop.report.findings import read_findings
+from mdprop.report.headline import headline_json
 from mdprop.report.terminal import terminal_table
 from mdprop.runs import Run
 
@@ -31,11 +32,12 @@ def write_report(
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
+    ablations: Sequence[Mapping[int, str]] = (),
 ) -> str:
     """Write the report to `out_dir` and return its table for the terminal.
 
-    Written, all or nothing: metrics.json, intervals.json, table.csv, recall.csv, robustness.csv,
-    training.csv, index.html. The same inputs give the same bytes.
+    Written, all or nothing: metrics.json, summary.json, intervals.json, table.csv, recall.csv,
+    robustness.csv, training.csv, classes.csv, index.html. The same inputs give the same bytes.
 
     runs: in the order of the table, the seeds of a method side by side; those without curves are none
         the worse.
@@ -44,16 +46,22 @@ def write_report(
     settings: {section: {key: value}}, shown as it is; nested mappings are allowed.
     provenance: {key: value}, shown as it is; no timestamps, or the bytes differ.
     notes: sentences about the images, such as which were left out.
+    ablations: {T: method}, methods that differ in the number of targets of their training only.
 
-    Raises `ResultError` where a metrics.json, queries.parquet or checks.json is missing, one of them or
-    a curve cannot be read, or a file cannot be written.
+    Raises `ResultError` where a metrics.json, queries.parquet, checks.json or examples.json is missing, one
+    of them or a curve cannot be read, or a file cannot be written.
     """
-    from mdprop.report.intervals import read_intervals  # pyarrow, and matplotlib and jinja2 below:
+    from mdprop.report.classes import classes_csv, count_classes
+    from mdprop.report.examples import read_all
+    from mdprop.report.intervals import intervals_of, read_hits  # pyarrow, and matplotlib and jinja2 below:
     from mdprop.report.page import render_page  # not for `mdprop table`
+    from mdprop.report.verdict import main_rows
 
     out = Path(out_dir)
     summary, curves = aggregate(collect(runs)), read_curves(runs)
-    intervals = read_intervals(runs)
+    results, examples = read_hits(runs), read_all(runs)
+    intervals, classes = intervals_of(results), count_classes(results, main_rows(summary))
+    names = {label: name for found in examples.values() for label, name in found.classes.items()}
     page = render_page(
         summary,
         threats,
@@ -64,15 +72,20 @@ def write_report(
         notes=notes,
         intervals=intervals,
         findings=read_findings(runs),
+        examples=examples,
+        classes=classes,
+        ablations=ablations,
     )
     write_files(
         {
             out / "metrics.json": to_json(summary),
+            out / "summary.json": headline_json(summary),
             out / "intervals.json": intervals_json(intervals),
             out / "table.csv": table_csv(summary, threats, intervals),
             out / "recall.csv": recall_csv(summary),
             out / "robustness.csv": robustness_csv(summary, threats),
             out / "training.csv": training_csv(curves),
+            out / "classes.csv": classes_csv(classes, names),
             out / "index.html": page,
         }
     )

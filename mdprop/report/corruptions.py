@@ -29,7 +29,9 @@ def corruption_table(summary: Summary, threats: Mapping[str, Threat]) -> Table |
     rows = []
     for method in summary:
         cells = [_cell(summary, method, [name for _, name in sorted(sets[kind])]) for kind in kinds]
-        rows.append((method, [Cell(percent(value_of(summary, method, CORRUPTED, HEADLINE))), *cells]))
+        overall = percent(value_of(summary, method, CORRUPTED, HEADLINE))
+        mean = Cell(overall, value=mean_of(summary, method, CORRUPTED, HEADLINE))
+        rows.append((method, [mean, *cells]))
     families = groupby(CORRUPTIONS[kind].family for kind in kinds)
     groups = [("all", 1), *((family, len(list(members))) for family, members in families)]
     heads = ["mean", *(kind.replace("_", " ") for kind in kinds)]
@@ -41,4 +43,5 @@ def _cell(summary: Summary, method: str, names: list[str]) -> Cell:
     known = [mean for mean in means if mean is not None]
     if len(known) < len(means):
         return Cell(MISSING)
-    return Cell(f"{100 * fmean(known):.1f}", (" / ".join(f"{100 * mean:.1f}" for mean in known),))
+    mean = fmean(known)
+    return Cell(f"{100 * mean:.1f}", (" / ".join(f"{100 * one:.1f}" for one in known),), value=mean)

@@ -39,7 +39,7 @@ def recall_csv(summary: Summary) -> str:
     """Columns method, k, recall: of clean images."""
     points = recall_points(summary)
     rows = [(method, k, _mean(stat)) for method, series in points.items() for k, stat in series]
-    return _write(["method", "k", "recall"], rows)
+    return csv_text(["method", "k", "recall"], rows)
 
 
 def robustness_csv(summary: Summary, threats: Mapping[str, Threat]) -> str:
@@ -50,7 +50,7 @@ def robustness_csv(summary: Summary, threats: Mapping[str, Threat]) -> str:
         kind = (family.title, threat.goal, threat.norm, threat.units)
         for method, series in robustness_points(summary, family).items():
             rows += [(method, *kind, epsilon, _mean(stat)) for epsilon, stat in series]
-    return _write(["method", "attack", "goal", "norm", "units", "epsilon", "recall_at_1"], rows)
+    return csv_text(["method", "attack", "goal", "norm", "units", "epsilon", "recall_at_1"], rows)
 
 
 def training_csv(curves: Curves) -> str:
@@ -60,7 +60,7 @@ def training_csv(curves: Curves) -> str:
         values = {key: dict(metrics.get(key, ())) for key in METRICS}
         for epoch in sorted({epoch for curve in values.values() for epoch in curve}):
             rows.append((run.method, run.seed, epoch, *(curve.get(epoch) for curve in values.values())))
-    return _write(["method", "seed", "epoch", *METRICS], rows)
+    return csv_text(["method", "seed", "epoch", *METRICS], rows)
 
 
 def table_csv(summary: Summary, threats: Mapping[str, Threat], intervals: Intervals = UNKNOWN) -> str:
@@ -81,14 +81,15 @@ def table_csv(summary: Summary, threats: Mapping[str, Threat], intervals: Interv
                 rows.append((method, s.name, *attack, s.epsilon, metric, *values))
     attack_columns = ["goal", "norm", "units", "epsilon"]
     stat_columns = ["mean", "std", "n", "low", "high", "difference", "ratio"]
-    return _write(["method", "input_set", *attack_columns, "metric", *stat_columns], rows)
+    return csv_text(["method", "input_set", *attack_columns, "metric", *stat_columns], rows)
 
 
 def _mean(stat: Stat | None) -> float | None:
     return stat["mean"] if stat else None
 
 
-def _write(header: Sequence[str], rows: Iterable[Row]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Row]) -> str:
+    """Floats with six digits after the point, lines that end as on Unix."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -52,7 +52,11 @@ def read_intervals(runs: Iterable[Run], references: Sequence[str] = REFERENCES) 
 
     Raises `ResultError` where a file is missing or damaged, or lacks a column.
     """
-    results = read_hits(runs)
+    return intervals_of(read_hits(runs), references)
+
+
+def intervals_of(results: Results, references: Sequence[str] = REFERENCES) -> Intervals:
+    """The intervals of `read_intervals`, of hits that were read."""
     against = {name: comparisons(results, name) for name in references if name in results}
     return Intervals(recall_intervals(results), against)
 

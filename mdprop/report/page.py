@@ -1,34 +1,41 @@
-"""report/index.html: one file, no network, no script."""
+"""report/index.html: one file, no network; a script that sorts tables, without which nothing is missing."""
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup, escape
 
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
+from mdprop.data.stores.examples import Examples
 from mdprop.report.aggregate import Summary, branch_of, method_of
+from mdprop.report.classes import Counts, hardest
 from mdprop.report.comparisons import HEADLINE, MARK, STANDARD, interval_note, spread_note
 from mdprop.report.confidence import UNKNOWN, Intervals
 from mdprop.report.corruptions import corruption_table
 from mdprop.report.curves import Curves
-from mdprop.report.figures import Plot, recall_plots, training_plots
+from mdprop.report.examples import choose
+from mdprop.report.figures import recall_plots, target_plots, trade_plot, training_plots
 from mdprop.report.findings import Findings
+from mdprop.report.matrix import branch_matrices
+from mdprop.report.page_inputs import input_table, settings_tables
 from mdprop.report.page_tables import (
     against_table,
     distance_table,
     embedding_table,
-    input_table,
     recall_table,
     score_table,
-    settings_tables,
 )
-from mdprop.report.sets import input_sets
+from mdprop.report.planes import plane_plots
+from mdprop.report.sets import input_sets, levels
+from mdprop.report.verdict import leader, verdicts
 from mdprop.runs import WORST_CASE
 
 SECOND_PROTOCOL = f"{HEADLINE}_all_adversarial"
@@ -45,9 +52,12 @@ def render_page(
     notes: Sequence[str] = (),
     intervals: Intervals = UNKNOWN,
     findings: Findings = (),
+    examples: Mapping[str, Examples] = MappingProxyType({}),
+    classes: Counts = MappingProxyType({}),
+    ablations: Sequence[Mapping[int, str]] = (),
 ) -> str:
     """The page as text; `write_report` says what the arguments are."""
-    sets = input_sets(summary, threats)
+    sets = [replace(s, levels=levels(s.threat, channel_std)) for s in input_sets(summary, threats)]
     attacked = [s for s in sets if s.name != CLEAN]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mdprop.report"),
@@ -56,9 +66,11 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["download"] = _download
     environment.filters["breakable"] = _breakable
-    return environment.get_template("index.html.j2").render(
+    environment.filters["slug"] = _slug
+    names = {label: name for found in examples.values() for label, name in found.classes.items()}
+    page = environment.get_template("index.html.j2").render(
         methods=list(dict.fromkeys(map(method_of, summary))),
         branches=list(dict.fromkeys(filter(None, map(branch_of, summary)))),
         attacks=sum(s.threat is not None for s in sets),
@@ -84,15 +96,51 @@ def render_page(
         embedding=embedding_table(summary),
         inputs=input_table(summary, sets, channel_std),
         notes=notes,
-        plots=recall_plots(summary, sets),
+        plots=[*recall_plots(summary, sets, intervals), *target_plots(summary, ablations, intervals)],
+        leader=leader(summary, intervals),
+        verdicts=verdicts(summary, sets, intervals),
+        trade=trade_plot(summary, intervals),
+        matrices=branch_matrices(summary, sets, intervals),
+        grid=choose(examples),
+        planes=plane_plots(examples),
+        hardest=hardest(classes, names),
+        commands=_commands(provenance),
         curves=training_plots(curves),
         settings=settings_tables(settings),
         provenance=settings_tables({"provenance": provenance}),
     )
+    return _with_contents(page)
 
 
-def _data_uri(plot: Plot) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(plot.svg.encode()).decode()
+def _with_contents(page: str) -> str:
+    """The page with links to its sections."""
+    found = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', page)[1:]  # the first is above them
+    links = "\n".join(f'<a href="#{name}">{title}</a>' for name, title in found)
+    return page.replace('<nav aria-label="Sections">', f'<nav aria-label="Sections">\n{links}\n', 1)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _download(text: str) -> str:
+    """A data URI that a browser saves as a CSV file."""
+    return "data:text/csv;charset=utf-8," + quote(text)
+
+
+def _commands(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(command, what it does): how to get these results again."""
+    commit = str(provenance.get("commit", ""))
+    found = []
+    if re.fullmatch(r"[0-9a-f]{7,40}\+?", commit):
+        edited = "; it had changes that are not in it" if commit.endswith("+") else ""
+        found.append((f"git switch --detach {commit.rstrip('+')}", f"the code that trained{edited}"))
+    return [
+        *found,
+        ("dvc repro", "all stages, with the parameters below in params.yaml"),
+        ("mdprop table", "the table of Recall@1 in the terminal"),
+        ("mdprop check", "the results against a baseline"),
+    ]
 
 
 def _breakable(name: str) -> Markup:

@@ -25,11 +25,13 @@ class InputSet:
 
     threat: None for clean images, and for a set whose attack is not known.
     label: what tells it from the other sets of its goal.
+    levels: its radius in levels of 255, where that is to be shown.
     """
 
     name: str
     threat: Threat | None = None
     label: str = ""
+    levels: str = ""
 
     @property
     def group(self) -> str:
@@ -91,16 +93,51 @@ def corrupted_sets(summary: Summary, threats: Mapping[str, Threat]) -> dict[str,
 
 def families(sets: Iterable[InputSet]) -> list[Family]:
     """The sets with a known attack, as curves of growing epsilon, in their own order."""
-    found: dict[Threat, list[InputSet]] = {}
+    return [
+        Family(members, label)
+        for _, goal in _by_goal(_alike_but_for(sets, "epsilon"))
+        for label, members in zip(
+            _differences([means for means, _ in goal]), [m for _, m in goal], strict=True
+        )
+    ]
+
+
+def step_families(sets: Iterable[InputSet]) -> list[Family]:
+    """Sets whose attacks differ in their steps only, as curves of growing steps, of two or more."""
+    found = {
+        means: tuple(sorted(members, key=lambda s: s.threat.steps if s.threat else 0))
+        for means, members in _alike_but_for(sets, "steps").items()
+        if len({s.threat.steps for s in members if s.threat}) > 1
+    }
+    return [
+        Family(members, ", ".join(part for part in (_radius(means, mixed=False), label) if part))
+        for _, goal in _by_goal(found)
+        for label, (means, members) in zip(_differences([means for means, _ in goal]), goal, strict=True)
+    ]
+
+
+def _alike_but_for(sets: Iterable[InputSet], field: str) -> dict[Threat, tuple[InputSet, ...]]:
+    """The sets by their attack without this field."""
+    found: dict[Threat, tuple[InputSet, ...]] = {}
     for s in sets:
         if s.threat is not None:
-            found.setdefault(_means(s.threat), []).append(s)
-    result = []
-    for _, of_goal in groupby(found.items(), key=lambda item: item[0].goal):
-        means, members = zip(*of_goal, strict=True)
-        for label, family in zip(_differences(means), members, strict=True):
-            result.append(Family(tuple(family), label))
-    return result
+            means = _means(s.threat, field)
+            found[means] = (*found.get(means, ()), s)
+    return found
+
+
+def _by_goal(
+    found: Mapping[Threat, tuple[InputSet, ...]],
+) -> list[tuple[str, list[tuple[Threat, tuple[InputSet, ...]]]]]:
+    return [(goal, list(items)) for goal, items in groupby(found.items(), key=lambda item: item[0].goal)]
+
+
+def levels(threat: Threat | None, channel_std: Sequence[float]) -> str:
+    """The radius in levels of 255, `12.75/255`; empty where it is not one number for every channel."""
+    if threat is None or threat.norm != "linf":
+        return ""
+    stds = set(channel_std) if threat.units == "normalized" else {1.0}
+    return f"{255 * threat.epsilon * stds.pop():.4g}/255" if len(stds) == 1 else ""
 
 
 def shown_units(sets: Iterable[InputSet]) -> list[str]:
@@ -124,10 +161,10 @@ def _place(threats: Mapping[str, Threat]) -> Any:
     return place
 
 
-def _means(threat: Threat) -> Threat:
-    """The attack without its radius, and without a number of targets that its goal does not look at."""
+def _means(threat: Threat, field: str = "epsilon") -> Threat:
+    """The attack without this number, and without a number of targets that its goal does not look at."""
     unused = {} if threat.wants.many else {"targets": 1}
-    return threat.model_copy(update={"epsilon": 0.0, **unused})
+    return threat.model_copy(update={field: 0, **unused})
 
 
 def _set_labels(threats: Mapping[str, Threat]) -> dict[str, str]:

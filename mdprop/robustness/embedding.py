@@ -17,13 +17,13 @@ from mdprop.corruptions import corrupt
 from mdprop.data.loading.datasets import store_batches
 from mdprop.data.stores.adversarial import read_adversarial, read_outcomes
 from mdprop.data.stores.embeddings import Embeddings, write_embeddings
-from mdprop.data.stores.images import Batch, ImageStore
+from mdprop.data.stores.images import Batch, StoredImages
 from mdprop.models.embedder import embed_images
 from mdprop.parallel.exchange import turns, write_in_order
 from mdprop.parallel.parts import Parts
-from mdprop.runs import ALONE, GALLERY, Run
+from mdprop.runs import ALONE, Run
 from mdprop.runtime.memory import trimmed
-from mdprop.runtime.progress import track
+from mdprop.runtime.progress import Count, counting
 
 if TYPE_CHECKING:
     from mdprop.attacks.threat import Threat
@@ -31,16 +31,10 @@ if TYPE_CHECKING:
 IMAGES_ALONE = 16
 
 
-def clean_stores(prepared: Path) -> dict[str, ImageStore]:
-    """The clean test images in a folder that `prepare` wrote, and where there is one the gallery."""
-    files = {CLEAN: prepared / "test.arrow", GALLERY: prepared / "gallery.arrow"}
-    return {name: ImageStore(file) for name, file in files.items() if name == CLEAN or file.exists()}
-
-
 def input_batches(
     run: Run,
     branch: str,
-    stores: Mapping[str, ImageStore],
+    stores: Mapping[str, StoredImages],
     transform: v2.Transform,
     threats: Mapping[str, Threat],
     own: slice | None = None,
@@ -62,7 +56,7 @@ def input_batches(
 def corrupted_batches(
     run: Run,
     branch: str,
-    clean: ImageStore,
+    clean: StoredImages,
     transform: v2.Transform,
     threats: Mapping[str, Threat],
     corruptions: Mapping[str, tuple[str, int]],
@@ -87,15 +81,40 @@ def corrupted_batches(
     return {name: batches(*chosen) for name, chosen in corruptions.items()}
 
 
+def set_sizes(
+    run: Run,
+    branch: str,
+    stores: Mapping[str, StoredImages],
+    threats: Mapping[str, Threat],
+    corruptions: Iterable[str] = (),
+) -> dict[str, int]:
+    """How many images each input set has of `input_batches` and `corrupted_batches`."""
+    sizes = {name: len(store) for name, store in stores.items()}
+    sizes[ALONE] = min(IMAGES_ALONE, len(stores[CLEAN]))
+    for name, threat in threats.items():
+        sizes[name] = len(read_outcomes(run.attacked(branch, name, threat)).ids)
+    corrupted = {name: sizes[next(iter(threats))] for name in corruptions}
+    return sizes | corrupted
+
+
 def extract_embeddings(
-    model: nn.Module, batches: Iterable[Batch], out: str | Path, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    out: str | Path,
+    device: torch.device,
+    count: Count | None = None,
 ) -> None:
     """Embed batches in eval mode and write them as Parquet with the columns id, label and embedding.
 
     Memory holds one batch, whatever the number of images. The file appears when it is whole.
     batches: with several processes, those of this process's `turns`; process 0 writes for all.
+    count: of images.
     """
-    write_in_order(functools.partial(write_embeddings, out), embedded(model, batches, device))
+    write_in_order(functools.partial(_write, Path(out), count), embedded(model, batches, device))
+
+
+def _write(out: Path, count: Count | None, batches: Iterable[Embeddings]) -> None:
+    write_embeddings(out, count.each(batches, lambda batch: len(batch[0])) if count else batches)
 
 
 def embedded(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Embeddings]:
@@ -109,19 +128,28 @@ def embed_sets(
     model: nn.Module,
     sets: Callable[[slice], Mapping[str, Iterable[Batch]]],
     files: Mapping[str, Path],
+    sizes: Mapping[str, int],
     device: torch.device,
     parts: Parts,
-    description: str,
+    task: str,
 ) -> None:
-    """Embed the input sets that `sets` gives, of some turns of their batches, into `files`, by name."""
+    """Embed the input sets that `sets` gives, of some turns of their batches, into `files`, by name.
+
+    sizes: how many images each has. task: what its progress is called.
+    """
 
     def rebuild(columns: Sequence[Tensor]) -> Embeddings:
         ids, labels, values = (column.numpy() for column in columns)
         return ids, labels, values
 
-    for name in track(parts.left({name: (file,) for name, file in files.items()}), description):
-        make = functools.partial(_embedded_set, model, sets, name, device)
-        parts.write((files[name],), functools.partial(write_embeddings, files[name]), make, rebuild)
+    left = parts.left({name: (file,) for name, file in files.items()})
+    if not left:
+        return
+    with counting(task, sum(sizes[name] for name in left), "images") as count:
+        for name in left:
+            count.at(f"set {list(files).index(name) + 1} of {len(files)}, {name}")
+            make = functools.partial(_embedded_set, model, sets, name, device)
+            parts.write((files[name],), functools.partial(_write, files[name], count), make, rebuild)
 
 
 def _embedded_set(

@@ -18,7 +18,7 @@ from mdprop.attacks.pgd import GradientLog, Objective, best_of
 from mdprop.attacks.threat import Threat
 from mdprop.data.loading.datasets import BATCH_SIZE, load_images, row_batches
 from mdprop.data.stores.adversarial import Attacked
-from mdprop.data.stores.images import ImageStore
+from mdprop.data.stores.images import StoredImages
 from mdprop.models import Embedder
 from mdprop.models.embedder import embed_images
 from mdprop.models.joint import JointEmbedder
@@ -42,7 +42,7 @@ class Adversary:
     def __init__(
         self,
         model: Embedder | JointEmbedder,
-        store: ImageStore,
+        store: StoredImages,
         transform: v2.Transform,
         threats: Mapping[str, Threat],
         queries: int,

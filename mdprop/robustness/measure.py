@@ -15,17 +15,17 @@ from mdprop.branches import CLEAN
 from mdprop.config.attacks import AdversarySettings
 from mdprop.config.schema import EvaluateSettings
 from mdprop.data.loading.datasets import BATCH_SIZE, load_images
-from mdprop.data.stores.images import ImageStore
+from mdprop.data.stores.images import StoredImages
 from mdprop.errors import ResultError
 from mdprop.files import write_files
-from mdprop.robustness.embedding import corrupted_batches, extract_embeddings, input_batches
+from mdprop.robustness.embedding import corrupted_batches, extract_embeddings, input_batches, set_sizes
 from mdprop.robustness.foreign import probe
 from mdprop.robustness.networks import Network, RunAt
 from mdprop.robustness.results import write_results
 from mdprop.robustness.sets import attacks_on_itself, make_sets
 from mdprop.runs import meets
 from mdprop.runtime.hardware import device
-from mdprop.runtime.progress import track
+from mdprop.runtime.progress import counting
 from mdprop.runtime.provenance import provenance
 
 RECORD = "measured.json"
@@ -48,7 +48,7 @@ class Measured(RunAt):
 def measure(
     network: Network,
     out: Path,
-    stores: Mapping[str, ImageStore],
+    stores: Mapping[str, StoredImages],
     transform: v2.Transform,
     adversary: AdversarySettings,
     evaluate: EvaluateSettings,
@@ -82,8 +82,11 @@ def measure(
     sets = input_batches(run, network.answers, stores, transform, threats) | corrupted_batches(
         run, network.answers, clean, transform, threats, corrupted, adversary.seed
     )
-    for name, batches in track(sets.items(), f"embedding {run} through {network.answers}, sets"):
-        extract_embeddings(model, batches, run.embeddings(network.answers, name), device())
+    sizes = set_sizes(run, network.answers, stores, threats, corrupted)
+    with counting(f"embed {run}", sum(sizes.values()), "images") as count:
+        for number, (name, batches) in enumerate(sets.items(), 1):
+            count.at(f"set {number} of {len(sets)}, {name}")
+            extract_embeddings(model, batches, run.embeddings(network.answers, name), device(), count)
     write_results(run, [network.answers], threats, evaluate, corrupted)
     return run
 
@@ -110,7 +113,7 @@ def _claim(out: Path) -> None:
 def _begin(
     run: Measured,
     network: Network,
-    images: ImageStore,
+    images: StoredImages,
     adversary: AdversarySettings,
     evaluate: EvaluateSettings,
     corruptions: Sequence[str],

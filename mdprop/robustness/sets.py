@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mdprop.config.attacks import AdversarySettings
 from mdprop.config.schema import ImageSettings
 from mdprop.data.loading.transforms import test_transform
 from mdprop.data.stores.adversarial import Attacked, outcomes_file, write_adversarial
-from mdprop.data.stores.images import ImageStore
+from mdprop.data.stores.images import ImageStore, StoredImages
 from mdprop.errors import ResultError
 from mdprop.models import Embedder, load_model
 from mdprop.models.joint import JointEmbedder
@@ -24,7 +24,7 @@ from mdprop.parallel.resume import kept
 from mdprop.robustness.generation import Adversary
 from mdprop.runs import Run, has_branch
 from mdprop.runtime.hardware import device
-from mdprop.runtime.progress import track
+from mdprop.runtime.progress import Count, counting
 from mdprop.runtime.state import computed_from
 
 Plan = dict[str, dict[str, Threat]]
@@ -61,7 +61,7 @@ def make_sets(
     run: Run,
     plan: Plan,
     load: Callable[[str], Embedder | JointEmbedder],
-    store: ImageStore,
+    store: StoredImages,
     transform: v2.Transform,
     settings: AdversarySettings,
     parts: Parts | None = None,
@@ -82,13 +82,20 @@ def make_sets(
         adversary = Adversary(
             model, store, transform, threats, settings.queries, settings.seed, settings.draw
         )
-        for name in track(left, f"attacking {run} through {branch}, sets"):
-            details = {**threats[name].model_dump(), "branch": branch, "seed": settings.seed}
-            write = partial(write_adversarial, paths[name], settings=details)
-            if parts:
-                parts.write(files[name], write, partial(adversary.attack, name), Attacked._make)
-            else:
-                write_in_order(write, adversary.attack(name))
+        shown = f"attack {run}" if branch == CLEAN else f"attack {run} through {branch}"
+        with counting(shown, len(left) * len(adversary.rows), "images") as count:
+            for name in left:
+                count.at(f"set {list(threats).index(name) + 1} of {len(threats)}, {name}")
+                details = {**threats[name].model_dump(), "branch": branch, "seed": settings.seed}
+                write = partial(_write, count, paths[name], details)
+                if parts:
+                    parts.write(files[name], write, partial(adversary.attack, name), Attacked._make)
+                else:
+                    write_in_order(write, adversary.attack(name))
+
+
+def _write(count: Count, path: Path, details: Mapping[str, object], batches: Iterable[Attacked]) -> None:
+    write_adversarial(path, count.each(batches, lambda batch: len(batch.ids)), details)
 
 
 def make_kept_sets(

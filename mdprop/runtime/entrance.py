@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 from mdprop.errors import disk_error, reports_errors
+from mdprop.runtime.hardware import launcher, started_by_torchrun
 
 
 def run_stage(stage: Callable[[], object]) -> None:
@@ -19,14 +24,81 @@ def run_stage(stage: Callable[[], object]) -> None:
 
     A mistake of the user, or a disk that takes no more, ends it with one line and exit code 2. Stopped
     by Ctrl-C or SIGTERM it ends with one line and 130 or 143, after files that are half-written are
-    removed. A stream that cannot show a character, such as ε, gets a "?".
+    removed; so it does where the dvc, or the process of several, that started it is gone. A stream that
+    cannot show a character, such as ε, gets a "?".
     """
+    caller = launcher() or os.getppid()
     signal.signal(signal.SIGTERM, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     tune_libraries()
-    reports_errors(_flushed)(functools.partial(_stoppable, stage))
+    if started_by_torchrun() or _by_dvc():
+        _end_after(caller)
+    try:
+        with _last_steps() as last:
+            reports_errors(_flushed)(functools.partial(_stoppable, stage))
+    except SystemExit as end:
+        if end.code or not last:
+            raise
+    if last:
+        _end(last, unnoticed=_by_dvc() and os.getppid() != caller)
+
+
+def _by_dvc() -> bool:
+    return "DVC_STAGE" in os.environ
+
+
+def _end_after(parent: int) -> None:
+    """End this process when the one that started it ends, which may have no time to tell."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_TO_END)
+        os._exit(128 + signal.SIGTERM)  # it may wait for another one, and not see the signal
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_END = 0.2, 5.0
+
+
+_last: list[Callable[[], object]] | None = None
+
+
+@contextmanager
+def _last_steps() -> Iterator[list[Callable[[], object]]]:
+    global _last
+    _last = []
+    try:
+        yield _last
+    finally:
+        _last = None
+
+
+def at_last(step: Callable[[], object]) -> None:
+    """Have `step` called where nothing can be lost any more: as a stage that did well ends, else now.
+
+    A stage that is killed before is run again by the same command, and finds what `step` would remove.
+    """
+    if _last is None:
+        step()
+    else:
+        _last.append(step)
+
+
+def _end(last: list[Callable[[], object]], unnoticed: bool) -> NoReturn:
+    """End the process with its last steps, as taking apart torch takes a second in which it may be killed.
+
+    unnoticed: whether the dvc that ran the stage is gone. The next one removes the results, as nobody
+    noted them, and runs the stage again: the steps are left to that.
+    """
+    atexit._run_exitfuncs()
+    for step in () if unnoticed else last:
+        step()
+    os._exit(0)
 
 
 def _stoppable(stage: Callable[[], object]) -> None:

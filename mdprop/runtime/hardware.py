@@ -11,9 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 
+LAUNCHER = "MDPROP_LAUNCHER"
+"""The environment variable by which processes of a stage know the one that started them."""
+
+
 def started_by_torchrun() -> bool:
     """Whether this is one of the processes of a stage; a scheduler's `$RANK` alone says nothing."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def launcher() -> int | None:
+    """The stage that started this one of its processes; None for one alone, or that torchrun started."""
+    value = os.environ.get(LAUNCHER)
+    return int(value) if value and started_by_torchrun() else None
 
 
 def is_main() -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mdprop.runtime.state import locked
+from mdprop.runtime.locks import locked
 
 LOCK = "lock"
 

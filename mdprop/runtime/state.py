@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdprop.errors import ParameterError, one_line
 from mdprop.files import sealed_file, whole_file, write_files
+from mdprop.runtime.locks import locked
 from mdprop.seals import BLANK, BrokenSeal, sealed_as, verify
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ STATES = Path(".mdprop") / "state"
 
 _COPIES = (".dvc", "tmp", "exps")  # where DVC copies a project to, for an experiment of its own
 _IDENTITY = "identity.json"
-_LOCK, _WAITING = "lock", "waiting"
+_LOCK, _WAITING, _DONE = "lock", "waiting", "done"
 _INFO = "info"
 _SUFFIX = ".safetensors"
 
@@ -61,7 +62,7 @@ class State:
     def acquire(self) -> bool:
         """Try to have the folder for this process; False where another one has it, and knows that we wait.
 
-        The lock goes when the process ends, however it ends.
+        The lock goes when the process ends, however it ends; processes that it starts do not hold it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,10 @@ class State:
                     self._waiting = locked(self.folder / _WAITING, shared=True)
                 return False
             self._lock = lock
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=self.release)
             self._leave_queue()
+            (self.folder / _DONE).unlink(missing_ok=True)
             if not (self.folder / _IDENTITY).exists():
                 write_files({self.folder / _IDENTITY: json.dumps(self.identity, indent=2) + "\n"})
         except FileNotFoundError:  # the one that had it has removed it
@@ -92,16 +96,16 @@ class State:
 
     def finish(self) -> None:
         """The task is done: remove the folder, unless another process waits for it and can use it."""
-        try:
-            last = locked(self.folder / _WAITING)
-            if last is not None:
-                shutil.rmtree(self.folder)
-                os.close(last)
-                for folder in (self.folder.parent, self.folder.parent.parent):
-                    folder.rmdir()
-        except OSError:  # other tasks have theirs there, or nothing can be removed any more
-            pass
+        _remove(self.folder)
         self.release()
+
+    def leave_to(self, process: int) -> None:
+        """The task is done, and another process will say `remove_left_to` once all others have ended well.
+
+        Where a disk takes no note of it, the folder stays.
+        """
+        with contextlib.suppress(OSError):
+            (self.folder / _DONE).write_text(str(process))
 
     def _leave_queue(self) -> None:
         if self._waiting is not None:
@@ -197,6 +201,27 @@ class State:
         return self.folder / "files" / hashlib.sha256(os.fsencode(file)).hexdigest()[:32]
 
 
+def remove_left_to(process: int) -> None:
+    """Remove the folders of tasks that are done and left to this process, but for those in use again."""
+    for note in states_folder().glob(f"*/{_DONE}"):
+        with contextlib.suppress(OSError):
+            lock = locked(note.with_name(_LOCK)) if note.read_text() == str(process) else None
+            if lock is not None:
+                _remove(note.parent)
+                os.close(lock)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a task's folder, unless a process waits for it; who calls has its lock."""
+    with contextlib.suppress(OSError):  # other tasks have theirs there, or nothing can be removed any more
+        last = locked(folder / _WAITING)
+        if last is not None:
+            shutil.rmtree(folder)
+            os.close(last)
+            for above in (folder.parent, folder.parent.parent):
+                above.rmdir()
+
+
 def say(text: str, kind: str = "note") -> None:
     """A line for people, on standard error."""
     print(f"{kind}: {text}", file=sys.stderr, flush=True)
@@ -282,26 +307,3 @@ def _sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def locked(path: Path, shared: bool = False) -> int | None:
-    """A file descriptor that holds the lock; None where another process has it, or removed the file.
-
-    Where the system has no such locks (Windows), everybody gets one.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(number), path.stat()):
-            return number
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(number)
-        raise
-    os.close(number)
-    return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from mdprop.attacks.goals import Goal, get_goal
+from mdprop.attacks.goals.nearness import ranking_among
 from mdprop.attacks.goals.towards import towards_any
 from mdprop.attacks.norms import Bound, LinfBall
 from mdprop.attacks.pgd import pgd
@@ -18,7 +19,10 @@ from mdprop.methods import Slice
 from mdprop.models import Embedder
 from mdprop.models.parts import frozen
 from mdprop.parallel.exchange import widest
-from mdprop.parallel.rows import BatchRows
+from mdprop.parallel.rows import BatchRows, Part
+
+Aims = Callable[[Tensor], Tensor]
+"""What a process's images of a slice look at, by the embeddings of the whole slice: [N, D] -> rows [T, A]."""
 
 
 def make_examples(
@@ -31,27 +35,31 @@ def make_examples(
 ) -> tuple[Tensor, Tensor]:
     """The adversarial images of a batch and their labels, made in one pass: [A, C, H, W], [A].
 
-    Each slice is attacked through its own batch-norm branch in the model's mode (eval: running
-    statistics); the images that it looks at are of the same slice, under the same branch. With several
-    processes, a slice is what all of them attack, and this one gets its own rows of it.
+    Each slice is attacked through its `attacked_branch` in the model's mode (eval: running statistics);
+    the images that it looks at are of the same slice, under the same branch. With several processes, a
+    slice is what all of them attack, and this one gets its own rows of it.
     """
     sources, labels = images[rows.sources.to(images.device)], labels[rows.sources]
     goals = [_goal(part.settings, attack) for part in rows.parts]
     threats = [attack.threat(part.settings) for part in rows.parts]
-    aims, counts = _aims(goals, threats, labels, rows, generator)
-    aims = aims.to(images.device, non_blocking=True)
+    whole = rows.attacked.together(labels)
+    aims = [
+        _aims(goal, threat, part, whole[part.whole], generator, images.device)
+        for goal, threat, part in zip(goals, threats, rows.parts, strict=True)
+    ]
     noise = rows.attacked.of(_noise(sources, rows.attacked.count, generator))
-    targets: Tensor | None = None
+    targets: list[Tensor] = []
 
     def objective(moved: Tensor) -> Tensor:
-        nonlocal targets
         embeddings = model(moved)
-        if targets is None:
-            targets = rows.attacked.together(embeddings.detach())[aims]
+        if not targets:
+            everyone = rows.attacked.together(embeddings.detach())
+            slices = [everyone[part.whole] for part in rows.parts]
+            targets.extend(own[aim(own)] for own, aim in zip(slices, aims, strict=True))
         return torch.cat(
             [
-                goal.objective(embeddings[part.own], targets[:count, part.own])
-                for goal, part, count in zip(goals, rows.parts, counts, strict=True)
+                goal.objective(embeddings[part.own], looked_at)
+                for goal, part, looked_at in zip(goals, rows.parts, targets, strict=True)
             ]
         )
 
@@ -65,7 +73,8 @@ def make_examples(
         )
         ball = LinfBall(sources, epsilon, *_clip_range(model, sources, rows, attack))
         first = sources + ball.start(noise, start)
-        return pgd(objective, first, ball, steps=attack.steps, step_size=step_size), labels
+        attacked = pgd(objective, first, ball, steps=attack.steps, step_size=step_size)
+    return rows.in_batch_order(attacked), rows.in_batch_order(labels)
 
 
 def _goal(part: Slice, attack: AttackSettings) -> Goal:
@@ -74,29 +83,24 @@ def _goal(part: Slice, attack: AttackSettings) -> Goal:
 
 
 def _aims(
-    goals: Sequence[Goal],
-    threats: Sequence[Threat],
-    labels: Tensor,
-    rows: BatchRows,
-    generator: torch.Generator,
-) -> tuple[Tensor, list[int]]:
-    """The rows of the whole attacked batch that this process's images look at, each within its slice.
+    goal: Goal, threat: Threat, part: Part, labels: Tensor, generator: torch.Generator, device: torch.device
+) -> Aims:
+    """Drawn now, on the CPU, or looked for later, on the device, where the goal needs a ranking.
 
-    Returns [T, A] with the largest T of a slice, and how many of them each slice's goal looks at.
+    labels: [N], of the whole slice. Where all are of one class, as classes drawn with replacement may
+    be, the images look at others of that class.
     """
-    whole = rows.attacked.together(labels)
-    drawn = []
-    for goal, threat, part in zip(goals, threats, rows.parts, strict=True):
-        own = whole[part.whole]
-        if (own == own[0]).all():  # classes drawn with replacement may all be one
-            goal = towards_any(goal)
-        aims = goal.aims(own, torch.arange(len(own)), threat.targets, generator)
-        drawn.append(aims + part.whole.start)
-    counts = [len(aims) for aims in drawn]
-    padded = torch.zeros(max(counts), len(whole), dtype=torch.int64)
-    for aims, part in zip(drawn, rows.parts, strict=True):
-        padded[: len(aims), part.whole] = aims
-    return rows.attacked.of(padded, dim=1), counts
+    if goal.needs_ranking:
+        places = part.places.to(device, non_blocking=True)
+        classes = labels.to(device, non_blocking=True)
+        return lambda embeddings: goal.aims(
+            classes, places, threat.targets, generator, ranking_among(embeddings, places)
+        )
+    if (labels == labels[0]).all():
+        goal = towards_any(goal)
+    drawn = goal.aims(labels, torch.arange(len(labels)), threat.targets, generator)
+    own = drawn[:, part.places].to(device, non_blocking=True)
+    return lambda embeddings: own
 
 
 def _each(radii: Sequence[float], rows: BatchRows, like: Tensor) -> Bound:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from mdprop.errors import disk_error
 from mdprop.runtime.hardware import is_main
+from mdprop.runtime.state import file_digest
 
 Record = Callable[[int, Mapping[str, float]], None]
 
@@ -37,6 +39,11 @@ def recorded(folder: str) -> Iterator[Record]:
     finally:
         with _named(folder):
             live.end()
+
+
+def curve_digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each curve in `folder`, by its path there: dvclive's tables have no room for one."""
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*.tsv"))}
 
 
 @contextmanager

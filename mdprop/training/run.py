@@ -49,6 +49,8 @@ def train_run(
 ) -> Embedder:
     """Train a method on `prepared`/train.arrow; curves go to `live`, Recall@1 on val.arrow among them.
 
+    A line says when that ends below where it started.
+
     seed: of weights, batches, augmentation and attacks.
     attack: None for a method without adversarial slices.
     state: of this training, from which it goes on, and which it leaves complete.
@@ -58,11 +60,52 @@ def train_run(
     torch.manual_seed(seed)
     embedder = _start(method, model, images, attack)
     metric_loss = chosen_loss(loss, model, embedder, len(store.class_names)).to(device())
+    name = f"training of {method.name}, seed {seed},"
+    curve: dict[int, float] = {}
     with recorded(str(live)) as record:
-        name = f"training of {method.name}, seed {seed},"
-        keeper = Keeper(state, record, provenance()["device"], name)
+
+        def show(epoch: int, values: Mapping[str, float]) -> None:
+            record(epoch, values)
+            if _VALIDATION in values:
+                curve[epoch] = values[_VALIDATION]
+
+        keeper = Keeper(state, show, provenance()["device"], name)
         after_epoch = _validated(embedder, validation, images, settings)
-        return train(embedder, metric_loss, method, loader, settings, attack, seed, after_epoch, keeper)
+        train(
+            embedder,
+            metric_loss,
+            method,
+            loader,
+            settings,
+            attack,
+            seed,
+            after_epoch,
+            before=lambda: after_epoch(0, {}),
+            keeper=keeper,
+        )
+    if curve and is_main():
+        _say_if_worse(name, curve, model, settings)
+    return embedder
+
+
+_VALIDATION = "validation/recall_at_1"
+
+
+def _say_if_worse(
+    name: str, curve: Mapping[int, float], model: ModelSettings, settings: TrainSettings
+) -> None:
+    """Say when Recall@1 of the validation classes ends below where it started."""
+    start, end = curve[0], curve[settings.epochs]
+    if end < start:
+        kept = model.freeze_batchnorm in ("statistics", "all")
+        epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+        remedy = "" if kept else "model.freeze_batchnorm=statistics, or "
+        say(
+            f"{name} ends below its start: Recall@1 of the validation classes is {start:.1%} before and "
+            f"{end:.1%} after {epochs}; try {remedy}a lower train.learning_rate "
+            f'({settings.learning_rate:g}), see "When training makes it worse" in docs/guide.md',
+            "warning",
+        )
 
 
 def identity(
@@ -128,11 +171,8 @@ def _validated(
         if every and (epoch % every == 0 or epoch == settings.epochs):
             found = validate(model, store, transform, device())
             if not math.isfinite(found.spread):
-                raise ParameterError(
-                    f"training diverged: embeddings of validation images are not finite after epoch {epoch}; "
-                    f"lower train.learning_rate ({settings.learning_rate:g})"
-                )
-            if found.spread < COLLAPSED and not said and is_main():
+                raise ParameterError(_not_finite(epoch, settings))
+            if epoch and found.spread < COLLAPSED and not said and is_main():
                 said = True
                 say(
                     f"embeddings have collapsed after epoch {epoch}: two validation images are "
@@ -140,7 +180,15 @@ def _validated(
                     f"lower train.learning_rate ({settings.learning_rate:g}), or check loss.options",
                     "warning",
                 )
-            curves["validation/recall_at_1"] = found.recall_at_1
+            curves[_VALIDATION] = found.recall_at_1
         return curves
 
     return after_epoch
+
+
+def _not_finite(epoch: int, settings: TrainSettings) -> str:
+    what = "embeddings of validation images are not finite"
+    if not epoch:
+        return f"{what} before the first epoch; choose other model.weights, or another model.backbone"
+    remedy = f"lower train.learning_rate ({settings.learning_rate:g})"
+    return f"training diverged: {what} after epoch {epoch}; {remedy}"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mdprop.config.schema import TrainSettings
+from mdprop.data.loading.datasets import TrainBatches
 from mdprop.errors import ParameterError
 from mdprop.models.parts import broken_weights
 from mdprop.parallel.exchange import from_main, gather_rows, rank, world_size
@@ -33,7 +33,7 @@ class Progress:
     losses: of the steps of this epoch, on the model's device; [steps of an epoch], those to come are 0.
     generator: of targets and noise, seeded each epoch.
     epoch, step: how many epochs are done, and how many steps of the next one.
-    curves: the values of each epoch that is done.
+    curves: the values before the first epoch, and of each that is done.
     """
 
     settings: TrainSettings
@@ -108,7 +108,7 @@ class Progress:
         self.generator.set_state(piece.tensors["generator"].clone())
         self._generators = _below(_GENERATORS, piece.tensors)
 
-    def begin(self, loader: DataLoader[Any]) -> Iterator[Any]:
+    def begin(self, loader: TrainBatches) -> Iterator[Any]:
         """An iterator over the batches of this epoch, and the global generators where they were.
 
         A loader draws from them as an epoch begins; one whose workers stay, with its first epoch only.
@@ -165,7 +165,8 @@ class Keeper:
         if piece is None and (piece := self.state.load(path)) is None:
             raise ParameterError(f"{path} cannot be read by process {rank()}: all must see the same folder")
         progress.restore(piece)
-        for epoch, values in enumerate(progress.curves, 1):
+        self.before(progress)
+        for epoch, values in enumerate(progress.curves[1:], 1):
             self.record(epoch, values)
         if not rank():
             step = f" and step {progress.step}" if progress.step else ""
@@ -175,6 +176,11 @@ class Keeper:
                     f"it began on {piece.info['hardware']} and goes on on {self.hardware}: results may "
                     "differ in rounding from a training on one of them"
                 )
+
+    def before(self, progress: Progress) -> None:
+        """Write the curves before the first epoch, where they show something."""
+        if progress.curves[0]:
+            self.record(0, progress.curves[0])
 
     def after_step(self, progress: Progress) -> None:
         """Write a state every `$MDPROP_STATE_EVERY` steps, within an epoch."""

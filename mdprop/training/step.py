@@ -12,7 +12,7 @@ from mdprop.config.attacks import AttackSettings
 from mdprop.layers import route
 from mdprop.methods import Method
 from mdprop.models import Embedder
-from mdprop.parallel.rows import batch_rows
+from mdprop.parallel.rows import Part, batch_rows
 from mdprop.training.examples import make_examples
 
 Precision = Literal["float32", "bfloat16"]
@@ -33,7 +33,8 @@ def training_step(
 
     images [B, C, H, W] in [0, 1], on the model's device; labels [B], on the CPU, where targets are
     drawn: a GPU is not waited for. One metric loss sees clean and adversarial embeddings together,
-    so that pairs between them count. NaN where an embedding is not finite. Leaves the model in train mode.
+    so that pairs between them count; slices with a `pull` add that. NaN where an embedding is not finite.
+    Leaves the model in train mode.
     loss: of (embeddings, labels), or with an attribute `takes_features` of (embeddings, labels, features).
     precision: "bfloat16": the network computes in it, in the attack and in training (autocast);
         weights, batch-norm statistics, pixels, embeddings and the loss stay float32.
@@ -55,8 +56,20 @@ def training_step(
     embeddings, *features = (rows.batch.together(output) for output in outputs)
     labels = rows.batch.together(labels).to(images.device, non_blocking=True)
     value: Tensor = loss(embeddings, labels, *features)
+    for part in rows.parts:
+        if part.settings.pull:
+            value = value + part.settings.pull * _distance_to_clean(embeddings, part)
     # Mining finds no pairs among embeddings that are no numbers, and a loss without pairs is 0.
     return value.masked_fill(~embeddings.detach().isfinite().all(), torch.nan)
+
+
+def _distance_to_clean(embeddings: Tensor, part: Part) -> Tensor:
+    """The mean ‖f(x̃) − f(x)‖² of a slice's images, f(x) the embedding of the same image in the clean slice.
+
+    embeddings: [B, D], of the whole batch. No gradient reaches f(x).
+    """
+    clean = embeddings.detach()[part.clean.to(embeddings.device, non_blocking=True)]
+    return (embeddings[part.learned] - clean).square().sum(1).mean()
 
 
 def _computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

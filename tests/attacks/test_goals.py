@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mdprop.attacks import GOALS, get_goal
 from mdprop.attacks.goals import Gallery
+from mdprop.attacks.goals.nearness import ranking_among
 from mdprop.attacks.goals.towards import towards_any
 from mdprop.errors import ParameterError
 
@@ -126,10 +127,8 @@ def test_the_depth_is_enough_to_meet_another_class() -> None:
     assert [get_goal(name).depth(labels) for name in ("ca_plus", "qa_plus")] == [0, 0]  # they rank nothing
     ranking = torch.tensor([[1, 2, 3, 6]])
     assert goal.aims(labels, torch.tensor([0]), 1, torch.Generator(), ranking).tolist() == [[6]]
-    with pytest.raises(
-        ValueError, match=r"^all near images are of one class: there is no other class to aim at$"
-    ):
-        goal.aims(labels, torch.tensor([0]), 1, torch.Generator(), ranking[:, :3])
+    with pytest.raises(ValueError, match=r"^all images are of one class: there is no other class to aim at$"):
+        goal.depth(labels[:4])
     assert [get_goal(name).depth(labels) for name in ("single_target", "untargeted", "from_centroid")] == [
         0
     ] * 3
@@ -226,3 +225,23 @@ def test_goals_are_listed_by_their_own_names() -> None:
         ParameterError, match=r"^unknown goal 'away'; known: single_target, multi_target, untargeted, unadv"
     ):
         get_goal("away")
+
+
+@pytest.mark.parametrize("count", [2, 7, 40])
+def test_the_ranking_among_some_images_is_that_of_a_plain_loop(count: int) -> None:
+    space, rows = embeddings(count), torch.arange(0, count, 2)
+    found = ranking_among(space, rows)
+    assert found.shape == (len(rows), count - 1)
+    for row, order in zip(rows.tolist(), found.tolist(), strict=True):
+        others = [x for x in range(count) if x != row]
+        assert order == sorted(others, key=lambda x: float((space[x] - space[row]).norm()))
+
+
+def test_an_image_that_is_alone_ranks_itself() -> None:
+    assert ranking_among(embeddings(1), torch.tensor([0])).tolist() == [[0]]
+
+
+def test_images_that_are_alike_are_told_apart_in_single_precision() -> None:
+    far = 1 + torch.tensor([[0.0], [3e-6], [1e-6], [2e-6]])
+    many = torch.cat([far, torch.full((40, 1), 5.0)])
+    assert ranking_among(many, torch.tensor([0]))[0, :3].tolist() == [2, 3, 1]

@@ -4,8 +4,9 @@
 
 A trial removes what a stage makes, as DVC does, starts it (or `dvc repro`), sends a signal to it or to its
 whole group after a random share of the time it takes, and runs it again. It holds where the second run ends
-well, every file of the project is as it was before, none more and none less, a stage that was asked to
-end (TERM, Ctrl-C) says so in one line, and a training repeats no more than the epoch it was in.
+well, every file of the project is as it was before, none more and none less, no process and no temporary file
+is left, a stage that was asked to end (TERM, Ctrl-C) says so in one line, and a training repeats no more than
+the epoch it was in, whoever of dvc, the stage and its processes was killed.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ STAGES = {
     "report": ("python -m stages.report", ["report"]),
 }
 DVC = "dvc repro"
-IN_PROCESSES = ("train", "attack", "embed")
+IN_PROCESSES = ("train", "attack", "embed", "dvc")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-EPOCH = re.compile(r"epoch (\d+) of (\d+): \d+ in")
+EPOCH = re.compile(r"(\w+), epoch (\d+) of \d+: \d+ in")
 IGNORED = (".dvc/tmp", ".dvc/cache", "__pycache__", ".git/", "dvc.lock", ".mdprop")
 PATIENCE = 300
 
@@ -82,6 +83,8 @@ class Campaign:
         (folder / "project").mkdir()
         self.project = copy_project(folder / "project", SMALL)
         self.path, self.backup = self.project.path, folder / "backup"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
         self.project.repro()
         shutil.copytree(self.path, self.backup, symlinks=True)
         self.seconds: dict[tuple[str, int], float] = {}
@@ -121,9 +124,9 @@ class Campaign:
         _, said_again = again.communicate(timeout=PATIENCE)
         if again.returncode:
             trial.faults.append(f"the second run ended with {again.returncode}: {said_again[-500:]}")
-        if trial.command == "train":
-            self.check_epochs(trial, said, said_again)
+        self.check_epochs(trial, said, said_again)
         self.check_files(trial)
+        self.check_left(trial)
         self.restore()
         return trial
 
@@ -133,6 +136,7 @@ class Campaign:
         env = {k: v for k, v in os.environ.items() if k not in ("DVC_STAGE", "PYTHONPATH")}
         env |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}", "MDPROP_DEVICE": "cpu"}
         env |= {"MDPROP_PROCESSES": str(processes)} if processes > 1 else {}
+        env |= {"TMPDIR": str(self.temporary)}
         return subprocess.Popen(
             words,
             cwd=self.path,
@@ -199,10 +203,13 @@ class Campaign:
             trial.faults.append(f"{len(lines)} lines at its end: {lines}")
 
     def check_epochs(self, trial: Trial, said: str, said_again: str) -> None:
-        before, after = ([int(found[1]) for found in EPOCH.finditer(text)] for text in (said, said_again))
         epochs = int(SMALL["train.epochs"])
-        if before and len(after) > epochs - max(before) + 1:
-            trial.faults.append(f"{max(before)} epochs were done, and {len(after)} were trained again")
+        before, after = ([found.groups() for found in EPOCH.finditer(text)] for text in (said, said_again))
+        for method in {method for method, _ in before}:
+            done = max(int(epoch) for name, epoch in before if name == method)
+            again = sum(name == method for name, _ in after)
+            if again > epochs - done + 1:
+                trial.faults.append(f"{done} epochs of {method} were done, and {again} were trained again")
 
     def check_files(self, trial: Trial) -> None:
         now, expected = self.digests(), self.expected[trial.command, trial.processes]
@@ -212,6 +219,19 @@ class Campaign:
                 trial.faults.append(f"{name} {what}")
         if (self.path / ".mdprop").exists():
             trial.faults.append(f"left in .mdprop: {[str(p) for p in (self.path / '.mdprop').rglob('*')]}")
+
+    def check_left(self, trial: Trial) -> None:
+        running = [place.parent.name for place in Path("/proc").glob("[0-9]*/cwd") if self.is_here(place)]
+        if running:
+            trial.faults.append(f"still running: processes {', '.join(running)}")
+        if left := sorted(path.name for path in self.temporary.iterdir()):
+            trial.faults.append(f"left among temporary files: {left}")
+
+    def is_here(self, place: Path) -> bool:
+        try:
+            return place.readlink() == self.path
+        except OSError:  # gone, or another user's
+            return False
 
     def restore(self) -> None:
         """Everything as it was after the first run, so that trials know nothing of each other."""

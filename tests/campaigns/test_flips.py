@@ -30,10 +30,12 @@ from mdprop.files import read_sealed_json, sealed_json, write_files
 from mdprop.models import build_model, load_model, save_model
 from mdprop.report.aggregate import collect
 from mdprop.report.confidence import Intervals, intervals_json, load_intervals
+from mdprop.report.curves import read_curves
 from mdprop.report.findings import read_findings
 from mdprop.runs import Run
 from mdprop.seals import sealed_as
 from mdprop.statistics import Interval
+from mdprop.training import curve_digests
 from tests.helpers import small_store
 
 FLIPS = int(os.environ.get("MDPROP_FLIPS", "40"))
@@ -69,13 +71,24 @@ def _prepared(folder: Path) -> dict[str, Kind]:
 def _trained(folder: Path) -> dict[str, Kind]:
     run = Run("at", 0, folder)
     network = build_model("conv4", 6, branches=("clean", "single_target"), mean=[0.5], std=[0.25])
-    save_model(network, run.folder, backbone="conv4", embedding_dim=6, details={"seed": 0})
+    curve = folder / run.live / "plots" / "metrics" / "train" / "loss.tsv"
+    curve.parent.mkdir(parents=True)
+    curve.write_text("step\tloss\n1\t0.75\n2\t0.5\n")
+    details = {"seed": 0, "curves": curve_digests(folder / run.live)}
+    save_model(network, run.folder, backbone="conv4", embedding_dim=6, details=details)
     weights = run.folder / "model.safetensors"
     return {
         "weights": Kind(weights, lambda: load_model(run.folder)),
         "model": Kind(run.folder / "model.json", lambda: load_model(run.folder)),
         "model, branches": Kind(run.folder / "model.json", lambda: run.answering(["clean"])),
+        "curve": Kind(curve, lambda: _curves(folder, run)),
     }
+
+
+def _curves(folder: Path, run: Run) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # where curves lie in `live`
+        return read_curves([run])
 
 
 def _attacked(folder: Path) -> dict[str, Kind]:
@@ -125,7 +138,7 @@ def _evaluated(folder: Path) -> dict[str, Kind]:
 
 NAMES = (
     *("train", "val", "test", "gallery", "manifest"),
-    *("weights", "model", "model, branches"),
+    *("weights", "model", "model, branches", "curve"),
     *("set", "outcomes", "embeddings"),
     *("queries", "metrics", "checks", "intervals", "any JSON"),
 )

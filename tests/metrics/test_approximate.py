@@ -76,7 +76,7 @@ def test_what_would_take_as_long_as_an_exact_search_is_searched_exactly(control)
 
 def test_few_queries_are_searched_exactly(control):
     embeddings, labels = clustered(100, 10, 0.5)
-    given = {"gallery": embeddings, "gallery_labels": labels}
+    given = {"gallery": embeddings, "gallery_labels": labels, "disjoint": True}
     found = scores(embeddings[:control], labels[:control], [2], [], exact_limit=1, **given)
     assert found == {
         "recall_at_2": recall_at_k(embeddings[:control], labels[:control], [2], **given)[2],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from operator import eq
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_agrees_with_pytorch_metric_learning():
     ).get_accuracy(
         queries, torch.tensor(labels), gallery, torch.tensor(gallery_labels), ref_includes_query=False
     )
-    given = {"gallery": gallery, "gallery_labels": gallery_labels}
+    given = {"gallery": gallery, "gallery_labels": gallery_labels, "disjoint": True}
     assert recall_at_k(queries, labels, [1], **given)[1] == pytest.approx(theirs["precision_at_1"])
     for depth, name in (("R", "mean_average_precision_at_r"), (200, "mean_average_precision")):
         ours = mean_average_precision(queries, labels, depth=depth, **given)
@@ -108,7 +109,7 @@ def test_perfect_retrieval_counts_the_query_among_its_class():
     embeddings, labels = np.eye(3).repeat(4, axis=0), np.arange(3).repeat(4)
     for depth in ("R", 1000):
         assert mean_average_precision(embeddings, labels, depth=depth) == pytest.approx(3 / 4)
-        given = {"gallery": embeddings, "gallery_labels": labels}
+        given = {"gallery": embeddings, "gallery_labels": labels, "disjoint": True}
         assert mean_average_precision(np.eye(3), [0, 1, 2], depth=depth, **given) == pytest.approx(1)
 
 
@@ -120,7 +121,7 @@ def test_a_class_of_one_image_is_a_miss():
 
 
 def test_a_class_that_the_gallery_lacks_is_a_miss():
-    given = {"gallery": [[0.0], [1.0]], "gallery_labels": [3, 4]}
+    given = {"gallery": [[0.0], [1.0]], "gallery_labels": [3, 4], "disjoint": True}
     assert recall_at_k([[0.0], [1.0]], [9, 4], [2], **given) == {2: 0.5}
     assert mean_average_precision([[0.0], [1.0]], [9, 4], **given) == 0.5
     assert mean_average_precision([[0.0]], [9], **given) == 0
@@ -152,6 +153,35 @@ def test_refuses(measure, arguments, message):
     names = ("gallery", "gallery_labels")
     with pytest.raises(ValueError, match=message):
         measure(*arguments[:2], **dict(zip(names, arguments[2:], strict=False)))
+
+
+GALLERY = {"gallery": A, "gallery_labels": L}
+
+
+@pytest.mark.parametrize("measure", [lambda *a, **k: recall_at_k(*a, [1], **k)[1], mean_average_precision])
+def test_a_gallery_without_ids_is_not_searched_in_silence(measure):
+    """Attacked images find their own originals there, and seem to be right."""
+    clean, labels = np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 1, 0, 1])
+    attacked, own = clean + 0.1, np.arange(4)
+    gallery = {"gallery": clean, "gallery_labels": labels}
+    with pytest.warns(
+        UserWarning, match="gallery without ids.* give ids and gallery_ids .* disjoint=True"
+    ) as said:
+        flattered = measure(attacked, labels, **gallery)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        honest = measure(attacked, labels, **gallery, ids=own, gallery_ids=own)
+        assert measure(attacked, labels, **gallery, disjoint=True) == flattered
+        measure(attacked, labels)
+    assert honest < flattered
+
+
+@pytest.mark.parametrize("given", [{}, GALLERY | {"ids": L, "gallery_ids": L}, GALLERY | {"ids": L}])
+def test_disjoint_is_about_a_gallery_without_ids(given):
+    for measure in (lambda *a, **k: recall_at_k(*a, [1], **k), mean_average_precision):
+        with pytest.raises(ValueError, match="disjoint is about a gallery without ids"):
+            measure(A, L, **given, disjoint=True)
 
 
 @pytest.mark.parametrize("ks", [[], [0, 1], [-1]])

@@ -175,7 +175,7 @@ def test_a_vision_transformer_trains_without_features() -> None:
 # --- frozen batch norm ---
 
 
-@pytest.mark.parametrize("freeze", ["none", "clean", "all"])
+@pytest.mark.parametrize("freeze", ["none", "clean", "statistics", "all"])
 @pytest.mark.parametrize("branches", [("clean",), ("clean", "single_target")])
 def test_frozen_statistics(freeze: Freeze, branches: tuple[str, ...]) -> None:
     torch.manual_seed(0)
@@ -194,7 +194,7 @@ def test_frozen_statistics(freeze: Freeze, branches: tuple[str, ...]) -> None:
         return any(where in name and name.endswith(key) for name in moved)
 
     for branch in branches:
-        frozen = freeze == "all" or (freeze == "clean" and branch == "clean")
+        frozen = freeze in ("statistics", "all") or (freeze == "clean" and branch == "clean")
         assert norm_moves(branch, "running_mean") != frozen
         assert norm_moves(branch, "running_var") != frozen
         assert norm_moves(branch, ".weight") == (freeze != "all")
@@ -202,7 +202,7 @@ def test_frozen_statistics(freeze: Freeze, branches: tuple[str, ...]) -> None:
     assert {"network.fc.weight", "network.blocks.0.conv.weight"} <= moved
 
 
-@pytest.mark.parametrize("freeze", ["clean", "all"])
+@pytest.mark.parametrize("freeze", ["clean", "statistics", "all"])
 def test_a_frozen_network_is_in_train_mode_what_it_is_in_eval_mode(freeze: Freeze) -> None:
     model = build_model("resnet18", 4, freeze_batchnorm=freeze, branches=("clean", "single_target"))
     randomize_norms(model)
@@ -224,8 +224,61 @@ def test_frozen_from_the_start_and_after_the_model_was_in_eval_mode() -> None:
         model.eval().train()
 
 
+@pytest.mark.parametrize("freeze", ["statistics", "all"])
+def test_every_branch_in_train_mode_is_what_it_is_in_eval_mode(freeze: Freeze) -> None:
+    branches = ("clean", "single_target")
+    model = build_model("resnet18", 4, freeze_batchnorm=freeze, branches=branches)
+    randomize_norms(model)
+    images = torch.rand(4, 3, 32, 32)
+    with route(model, dict.fromkeys(branches, 2)):
+        assert torch.equal(model.train()(images), model.eval()(images))
+
+
+def test_the_momentum_of_auxiliary_branches() -> None:
+    branches = ("clean", "single_target", "multi_target")
+    model = build_model("conv4", 4, branches=branches, auxiliary_momentum=0.5).train()
+    as_built = build_model("conv4", 4, branches=branches).train()
+    as_built.load_state_dict(model.state_dict())
+    images = torch.rand(12, 3, 16, 16)
+    for built in (model, as_built):
+        with route(built, dict.fromkeys(branches, 4)):
+            built(images)
+    moved, usual = (built.network.blocks[0].bn.branches for built in (model, as_built))
+    assert torch.equal(moved.clean.running_mean, usual.clean.running_mean)
+    for name in branches[1:]:
+        torch.testing.assert_close(moved[name].running_mean, 5 * usual[name].running_mean)
+
+
+@pytest.mark.parametrize("freeze", ["none", "clean", "statistics", "all"])
+def test_only_the_head_learns_for_a_while(freeze: Freeze) -> None:
+    torch.manual_seed(0)
+    branches = ("clean", "single_target")
+    model = build_model("conv4", 4, branches=branches, freeze_batchnorm=freeze)
+    learning = [name for name, value in model.named_parameters() if value.requires_grad]
+    optimiser = torch.optim.Adam(model.parameters(), 0.1, weight_decay=0.1)
+
+    def moved_by_a_step() -> set[str]:
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        model.eval().train()  # as around an attack
+        with route(model, dict.fromkeys(branches, 4)):
+            model(torch.rand(8, 3, 16, 16))[:, 0].sum().backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+    head = {"network.fc.weight", "network.fc.bias"}
+    with model.only_head():
+        assert moved_by_a_step() == head
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == learning
+    moved = moved_by_a_step()
+    assert head | {"network.blocks.0.conv.weight"} <= moved
+    kept = {"none": set(), "clean": {"clean"}, "statistics": set(branches), "all": set(branches)}[freeze]
+    for branch in branches:
+        assert (f"network.blocks.0.bn.branches.{branch}.running_mean" in moved) == (branch not in kept)
+
+
 def test_an_unknown_way_to_freeze() -> None:
     with pytest.raises(
-        ModelError, match=r"^model\.freeze_batchnorm: unknown 'yes'; known: none, clean, all$"
+        ModelError, match=r"^model\.freeze_batchnorm: unknown 'yes'; known: none, clean, statistics, all$"
     ):
         build_model("conv4", 4, freeze_batchnorm="yes")

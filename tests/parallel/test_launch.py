@@ -19,6 +19,7 @@ import os, signal, sys, time
 from pathlib import Path
 from mdprop.errors import ParameterError
 from mdprop.parallel.launch import in_processes
+from mdprop.runtime import entrance
 from mdprop.runtime.entrance import run_stage
 
 @in_processes
@@ -38,7 +39,14 @@ def command():
         if case == "killed" and number == 1:
             file.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        if case == "stopped":
+        if case == "deaf":
+            entrance._SECONDS_TO_END = 0.1
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if case.startswith("kept"):
+            from mdprop.parallel.resume import kept
+            with kept("task", {}) as state:
+                pass
+        if case in ("stopped", "deaf", "kept"):
             os.write(1, f"ready {os.getpid()}\\n".encode())  # whole: print may write it in pieces
             while True:  # a signal may come just before signal.pause(), which would not see it
                 time.sleep(0.01)
@@ -139,6 +147,36 @@ def test_what_is_stopped_leaves_nothing(tmp_path: Path, number: signal.Signals, 
     for member in members:
         with pytest.raises(ProcessLookupError):
             os.kill(member, 0)
+
+
+@pytest.mark.parametrize("starter", [(), TORCHRUN])
+@pytest.mark.parametrize("case", ["stopped", "deaf"])
+def test_where_their_launcher_is_killed_all_end(tmp_path: Path, case: str, starter: tuple[str, ...]) -> None:
+    program = start(tmp_path, case, starter, OMP_NUM_THREADS="1")
+    assert program.stdout is not None
+    for _ in range(2):
+        program.stdout.readline()
+    program.kill()
+    program.communicate(timeout=60)  # to the end of what they write to
+    left = {name for name in files(tmp_path) if not name.startswith("torchelastic_")}
+    assert left == (set() if case == "stopped" else {".file 0.partial", ".file 1.partial"})
+
+
+def test_a_task_is_not_done_before_the_launcher_knows(tmp_path: Path) -> None:
+    program = start(tmp_path, "kept")
+    assert program.stdout is not None
+    for _ in range(2):
+        program.stdout.readline()
+    program.kill()
+    program.communicate(timeout=60)
+    assert len(list(tmp_path.glob(".mdprop/state/task-*"))) == 1
+
+
+def test_what_is_kept_goes_with_the_launcher(tmp_path: Path) -> None:
+    program = start(tmp_path, "kept and done")
+    assert program.communicate() == ("", "")
+    assert program.returncode == 0
+    assert files(tmp_path) == {"file 0", "file 1"}
 
 
 @pytest.mark.parametrize(("value", "count"), [(None, 1), ("", 1), ("1", 1), ("4", 4)])

@@ -14,6 +14,12 @@ TWO_RADII = make_method(
     {"goal": "single_target", "share": "1/4", "branch": "near"},
     {"goal": "single_target", "share": "1/2", "branch": "far"},
 )
+CROSSED = make_method(
+    "crossed",
+    {"goal": "single_target", "share": "1/3", "branch": "a", "through": "clean"},
+    {"goal": "single_target", "share": "1/6", "branch": "b"},
+    {"goal": "single_target", "share": "1/2", "branch": "c", "through": "a"},
+)
 ALL = [*METHODS.values(), TWO_RADII]
 
 
@@ -61,7 +67,6 @@ def test_the_rows_of_a_process_are_a_smaller_batch_of_the_same_method(
         assert (found.batch.count, found.attacked.count) == (len(whole), len(whole) - size)
         assert torch.equal(found.batch.of(whole), expected)
         assert torch.equal(found.attacked.of(whole[size:]), expected[12:])
-        assert torch.equal(found.attacked.of(whole[None, size:], dim=1), expected[None, 12:])
         for part, members in zip(found.parts, method.members(size), strict=True):
             assert torch.equal(whole[size:][part.whole], images[members])
             assert set(expected[12:][part.own].tolist()) <= set(members)
@@ -70,6 +75,30 @@ def test_the_rows_of_a_process_are_a_smaller_batch_of_the_same_method(
     if count > 1:
         assert found.batch.order is not None
         assert torch.equal(torch.cat(seen)[found.batch.order], torch.arange(len(whole)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_slices_made_through_other_branches_are_attacked_in_an_order_of_their_own(
+    processes: Processes, count: int
+) -> None:
+    size = 12 * count
+    images = torch.arange(size)
+    whole = torch.cat([images, *(images[members] for members in CROSSED.members(size))])
+    for rank in range(count):
+        processes.be(rank, count)
+        clean = images[clean_rows(CROSSED, size)]
+        found = batch_rows(CROSSED, 12)
+        assert found.routes == {"clean": 12, "a": 4, "b": 2, "c": 6}
+        assert list(found.attacked_routes.items()) == [("clean", 4), ("a", 6), ("b", 2)]
+        assert [part.settings.name for part in found.parts] == ["a", "c", "b"]
+        attacked = torch.cat([whole[part.learned] for part in found.parts])
+        own = found.attacked.of(attacked)
+        assert torch.equal(clean[found.sources], own)
+        assert torch.equal(torch.cat([clean, found.in_batch_order(own)]), found.batch.of(whole))
+        for part in found.parts:
+            assert torch.equal(attacked[part.whole], images[part.clean])
+            assert torch.equal(attacked[part.whole][part.places], own[part.own])
+            assert found.in_batch_order(own).tolist() != own.tolist()
 
 
 def test_a_process_that_is_alone_has_all(processes: Processes) -> None:

@@ -28,7 +28,7 @@ from mdprop.robustness import generation
 from mdprop.robustness.embedding import extract_embeddings
 from mdprop.robustness.generation import Adversary
 from mdprop.training import make_examples, train, training_step, validate
-from tests.helpers import small_embedder, small_store
+from tests.helpers import make_method, small_embedder, small_store
 from tests.parallel.together import Cases, Results, assert_all_close
 
 CASES = Cases()
@@ -45,6 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+CROSSED = make_method(
+    "crossed",
+    {"goal": "nearest_other", "share": "1/3", "branch": "a", "through": "clean", "pull": 0.5},
+    {"goal": "single_target", "share": "1/3", "branch": "b"},
+    {"goal": "gtm", "share": "1/3", "branch": "c", "through": "a", "pull": 2},
+)
+KNOWN = METHODS | {"crossed": CROSSED}
 METHOD_CASES = [
     (method, loss, options)
     for method in ("standard", "at", "mdprop", "mdprop_unadv")
@@ -53,7 +60,7 @@ METHOD_CASES = [
         ("arcface", {}),
         ("s2sd", {"target_dims": [8, 16], "feature_delay": 1}),
     )
-]
+] + [("crossed", "multi_similarity", {})]
 ATTACK = AttackSettings(
     targets=3,
     epsilon=0.05,
@@ -77,7 +84,7 @@ def batch(step: int = 0) -> Tensor:
 
 def steps(method_name: str, loss_name: str, options: dict[str, Any], dtype: torch.dtype) -> Any:
     """Three steps of gradient descent: losses, the first gradients, and the state at the end."""
-    method = METHODS[method_name]
+    method = KNOWN[method_name]
     model = small_embedder(method.branches).to(dtype).train()
     synchronize_batchnorm(model)
     torch.manual_seed(1)
@@ -131,7 +138,7 @@ def test_in_single_precision(both: list[Results], alone: Results) -> None:
 def attacked(folder: Path) -> Any:
     found = {}
     for name, attack in ATTACKS.items():
-        for method in (METHODS["at"], METHODS["mdprop"], METHODS["mdprop_unadv"]):
+        for method in (KNOWN[known] for known in ("at", "mdprop", "mdprop_unadv", "crossed")):
             model = small_embedder(method.branches).double().eval()
             own = clean_rows(method, BATCH)
             rows, draws = batch_rows(method, len(own)), torch.Generator().manual_seed(3)
@@ -147,6 +154,7 @@ def attacked(folder: Path) -> Any:
         ("at", ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11])),
         ("mdprop", ([0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11])),
         ("mdprop_unadv", ([0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11])),
+        ("crossed", ([0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11])),
     ],
 )
 def test_adversarial_images_are_those_of_one_process(
@@ -171,6 +179,7 @@ def loop(folder: Path) -> Any:
     values: list[float] = []
     settings = TrainSettings(
         epochs=2,
+        head_epochs=0,
         batch_size=8,
         images_per_class=2,
         class_replacement=False,

@@ -9,10 +9,20 @@ import numpy as np
 
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
+from mdprop.data.stores.examples import (
+    Attack,
+    Examples,
+    Found,
+    Move,
+    Neighbour,
+    Plane,
+    Query,
+    write_examples,
+)
 from mdprop.data.stores.queries import write_queries
 from mdprop.files import sealed_json
 from mdprop.report.aggregate import Stat, Summary
-from mdprop.runs import WORST_CASE, Run
+from mdprop.runs import CORRUPTED, WORST_CASE, Run
 
 METHODS = ("standard", "at", "advprop", "mdprop")
 KS = (1, 2, 4, 8)
@@ -29,6 +39,8 @@ THREATS = {
 CLEAN_RECALL = {"standard": 0.79, "at": 0.74, "advprop": 0.78, "mdprop": 0.81, "mdprop_unadv": 0.80}
 QUERIES = 200
 ROBUSTNESS = {"standard": 12.0, "at": 3.0, "advprop": 5.0, "mdprop": 4.0, "mdprop_unadv": 4.5}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+"""A grey pixel, as PNG in base64."""
 
 Metrics = dict[str, dict[str, float]]
 
@@ -97,29 +109,75 @@ def write_runs(
     runs: Sequence[Run],
     branches: Mapping[str, Sequence[str]] | None = None,
     threats: Mapping[str, Threat] = THREATS,
+    corruptions: Sequence[str] = (),
 ) -> None:
     """The files of each run below the working folder; methods not in `branches` have the clean one."""
     for run in runs:
         answering = (branches or {}).get(run.method, (CLEAN,))
-        metrics = make_metrics(run.method, run.seed, answering, threats)
+        met = {name: threat for name, threat in threats.items() if threat.source != str(run)}
+        metrics = make_metrics(run.method, run.seed, answering, met)
+        for at, name in enumerate(corruptions):
+            metrics[name] = {"recall_at_1": metrics[CLEAN]["recall_at_1"] * (0.9 - 0.1 * at), "queries": 500}
+        if corruptions:
+            mean = sum(metrics[name]["recall_at_1"] for name in corruptions) / len(corruptions)
+            metrics[CORRUPTED] = {"recall_at_1": mean, "queries": 500}
         run.folder.mkdir(parents=True)
         run.metrics.write_text(sealed_json(metrics))
         run.checks.write_text(sealed_json({branch: [] for branch in answering}))
+        write_examples(run.examples, make_examples(run.method, run.seed))
         write_hits(run, {name: values["recall_at_1"] for name, values in metrics.items()})
 
 
-def write_hits(run: Run, recall: Mapping[str, float]) -> None:
+def make_examples(method: str, seed: int = 0, queries: int = 8) -> Examples:
+    """Queries of two classes with five neighbours, of which an attack makes the nearest ones wrong."""
+    strong = method != "standard"
+
+    def found(i: int, attacked: bool) -> Found:
+        rank = 1 + (i if attacked and not (strong and i % 2) else 0)
+        near = [
+            Neighbour(id=100 + k, label=i % 2 if k >= rank else 1 - i % 2, distance=0.1 * k)
+            for k in range(1, 6)
+        ]
+        return Found(rank=rank, neighbours=near)
+
+    moves = [
+        Move(id=i, label=i % 2, before=(0.1 * i, i % 2), after=(0.1 * i, 0.5 + 0.01 * seed), hit=strong)
+        for i in range(queries)
+    ]
+    points = [(i % 2, 0.1 * i, float(i % 2)) for i in range(10)]
+    return Examples(
+        branch=CLEAN,
+        input_set="untargeted_middle",
+        kind="png",
+        amplified=5,
+        classes={label: f"class <{label}>" for label in range(QUERIES // 10)},
+        queries=[
+            Query(
+                id=i,
+                label=i % 2,
+                clean=found(i, attacked=False),
+                attack=Attack(found=found(i, attacked=True), picture=PIXEL, perturbation=PIXEL),
+            )
+            for i in range(queries)
+        ],
+        plane=Plane(explained=(0.5, 0.25), points=points, moves=moves),
+        pictures={i: PIXEL for i in (*range(queries), *range(101, 106))},
+    )
+
+
+def write_hits(run: Run, recall: Mapping[str, float], first: int = 0) -> None:
     """queries.parquet: of 20 classes with 10 queries each, this share hits, to the nearest query.
 
-    recall: by input set, <set>@<branch> for other branches.
+    recall: by input set, <set>@<branch> for other branches. first: the id of the first query.
     """
-    ids = np.arange(QUERIES)
+    queries = np.arange(QUERIES)
     order = np.random.default_rng(0).permutation(QUERIES)
     parts = []
     for name, share in recall.items():
         input_set, _, branch = name.partition("@")
         where = {"set": np.full(QUERIES, input_set), "branch": np.full(QUERIES, branch or CLEAN)}
-        parts.append({**where, "id": ids, "label": ids // 10, "hit": order < round(share * QUERIES)})
+        found = {"label": queries // 10, "hit": order < round(share * QUERIES)}
+        parts.append({**where, "id": first + queries, **found})
     write_queries(run.queries, parts)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from mdprop.attacks.threat import Threat
+from mdprop.errors import ResultError
+from mdprop.files import sealed_json
 from mdprop.report.aggregate import aggregate, collect
 from mdprop.report.confidence import Intervals
 from mdprop.report.csvs import recall_csv, robustness_csv, table_csv, training_csv
 from mdprop.report.curves import read_curves
 from mdprop.runs import Run
 from mdprop.statistics import Interval
+from mdprop.training import curve_digests
 from tests.report.synthetic import (
     KS,
     METHODS,
@@ -102,6 +105,17 @@ def test_training_without_validation_and_with_a_value_that_diverged(folder: Path
     path.write_text("step\tloss\n1\t0.5\n2\tnan\n")
     text = training_csv(read_curves([run]))
     assert text == "method,seed,epoch,loss,validation_recall_at_1\nat,0,1,0.5,\n"
+
+
+def test_a_curve_that_the_model_names_must_be_there(folder: Path) -> None:
+    run = Run("at", 0)
+    write_curves(run)
+    run.folder.mkdir(parents=True)
+    (run.folder / "model.json").write_text(sealed_json({"curves": curve_digests(run.live)}))
+    assert read_curves([run])[run]["loss"] == [(1, 1.5), (2, 0.9), (3, 0.7)]
+    (run.live / "plots" / "metrics" / "train" / "loss.tsv").unlink()
+    with pytest.raises(ResultError, match=r"loss\.tsv cannot be read \(No such file .*: run `dvc repro`$"):
+        read_curves([run])
 
 
 def test_branches_are_methods_of_their_own(folder: Path) -> None:

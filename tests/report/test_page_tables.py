@@ -8,13 +8,12 @@ import pytest
 from mdprop.attacks.threat import Threat
 from mdprop.report.aggregate import aggregate
 from mdprop.report.confidence import Comparison, Intervals
+from mdprop.report.page_inputs import input_table, settings_tables
 from mdprop.report.page_tables import (
     Cell,
     against_table,
     embedding_table,
-    input_table,
     recall_table,
-    settings_tables,
 )
 from mdprop.report.sets import input_sets
 from mdprop.statistics import Interval

@@ -17,7 +17,7 @@ from mdprop.runs import Run
 from tests.report.synthetic import THREATS, make_rows, runs_of, write_curves, write_runs
 
 TABLES = {"recall.csv", "robustness.csv", "table.csv", "training.csv"}
-FILES = {"index.html", "intervals.json", "metrics.json"} | TABLES
+FILES = {"index.html", "intervals.json", "metrics.json", "summary.json"} | TABLES
 
 
 def report(runs: Sequence[Run], out: str = "report") -> str:

@@ -13,7 +13,7 @@ from mdprop.data.loading.datasets import store_batches
 from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.data.stores.images import Batch, ImageStore
 from mdprop.models.embedder import embed_images
-from mdprop.robustness.embedding import extract_embeddings, input_batches
+from mdprop.robustness.embedding import extract_embeddings, input_batches, set_sizes
 from mdprop.runs import Run
 from tests.helpers import small_embedder, small_store
 
@@ -54,6 +54,13 @@ def test_some_clean_images_come_alone_too(store: ImageStore) -> None:
     assert list(sets) == ["clean", "gallery", "alone"]
     alone = [ids.tolist() for ids, _, _ in sets["alone"]]
     assert alone == [[i] for i in range(100, 112)]
+
+
+def test_sizes_are_those_of_the_batches(store: ImageStore) -> None:
+    run, stores = Run("x", 0), {"clean": store, "gallery": store}
+    sets = input_batches(run, "clean", stores, TRANSFORM, {})
+    counted = {name: sum(len(ids) for ids, _, _ in batches) for name, batches in sets.items()}
+    assert set_sizes(run, "clean", stores, {}) == counted
 
 
 def test_embeddings_are_the_models_in_eval_mode(tmp_path: Path, store: ImageStore) -> None:

@@ -17,11 +17,12 @@ from mdprop.data.loading import transforms
 from mdprop.data.stores.queries import read_queries
 from mdprop.errors import MDPropError, ModelError, ResultError
 from mdprop.models import build_model, export_network, load_model, save_model
-from mdprop.robustness.embedding import clean_stores, extract_embeddings, input_batches
+from mdprop.robustness.embedding import extract_embeddings, input_batches
 from mdprop.robustness.measure import left_out, measure
 from mdprop.robustness.networks import Network, load_network
 from mdprop.robustness.results import write_results
 from mdprop.robustness.sets import attacked_model, attacks_on_itself, make_sets
+from mdprop.robustness.stores import clean_stores
 from mdprop.runs import Run
 from tests.helpers import adversary_settings, randomize_norms, small_store
 

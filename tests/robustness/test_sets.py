@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -115,6 +116,24 @@ def test_images_lie_where_those_who_answer_look_for_them(
             assert read_outcomes(path).ids.tolist() == store.ids.tolist()
     assert run.attacked("b", "white", chosen.sets["white"]).parent.name == "b"
     assert run.attacked("b", "b", chosen.sets["b"]) == run.attacked("clean", "b", chosen.sets["b"])
+
+
+def test_progress_is_in_images_and_names_the_set(
+    trained: Callable[..., Run],
+    store: ImageStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("mdprop.runtime.progress.SECONDS_BETWEEN_LINES", 0.0)
+    run, chosen = trained("x", "clean", "b"), settings(near={}, far={"epsilon": 0.2})
+    plan = attacks_on_itself(run, ["clean", "b"], chosen.sets)
+    make_sets(run, plan, partial(attacked_model, run), store, TRANSFORM, chosen)
+    shown = [re.sub(r", .*|in .*", "", line) for line in capsys.readouterr().err.splitlines()]
+    n = len(store)
+    sets = re.sub(r"\d+ s", "", "\n".join(shown))
+    assert "attack x/0: set 2 of 2" in sets
+    assert f"attack x/0: {2 * n} images " in shown
+    assert f"attack x/0 through b: {2 * n} images " in shown
 
 
 def test_a_transferred_attack_is_the_white_box_of_its_source(

@@ -8,21 +8,40 @@ from pathlib import Path
 
 import pytest
 
+from mdprop.runtime.entrance import at_last
 from tests.helpers import PROJECT
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from mdprop.errors import DataError
 from mdprop.files import whole_file
-from mdprop.runtime.entrance import run_stage
+from mdprop.runtime.entrance import at_last, run_stage
 
 def stage():
     assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
     if sys.argv[1] == "show":
         print("ε ± 1", os.environ["GOMP_SPINCOUNT"], os.environ["ARROW_DEFAULT_MEMORY_POOL"])
         print("ε", file=sys.stderr)
-    if sys.argv[1] == "mistake":
+    if sys.argv[1].startswith("last"):
+        at_last(Path("results").unlink)
+        assert Path("results").exists()
+    if sys.argv[1] == "orphaned":
+        parent = os.getppid()
+        print("ready", flush=True)
+        try:
+            while os.getppid() == parent or "DVC_STAGE" in os.environ:
+                time.sleep(0.01)
+        finally:
+            Path("ended").touch()
+    if sys.argv[1] == "orphaned at its end":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        at_last(Path("results").unlink)
+        parent = os.getppid()
+        print("ready", flush=True)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+    if sys.argv[1] in ("mistake", "last, mistake"):
         raise DataError("no ε\\nhere")
     if sys.argv[1] == "stop":
         with whole_file(Path("results")) as file:
@@ -77,6 +96,55 @@ def test_stopped_it_leaves_nothing_half_written(tmp_path: Path, number: signal.S
     assert program.communicate()[1] == f"{err}: the same command goes on\n"
     assert program.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("case", "left"), [("last", False), ("last, mistake", True)])
+def test_last_steps_are_those_of_a_stage_that_did_well(tmp_path: Path, case: str, left: bool) -> None:
+    (tmp_path / "results").touch()
+    program = start(tmp_path, case, DVC_STAGE="stage")
+    program.communicate()
+    assert program.returncode == 2 * left
+    assert (tmp_path / "results").exists() == left
+
+
+def test_without_a_stage_the_last_step_is_at_once() -> None:
+    done: list[int] = []
+    at_last(lambda: done.append(1))
+    assert done == [1]
+
+
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+
+
+def orphan(folder: Path, case: str, **variables: str) -> str:
+    """Kill what started a stage; what the stage then says, to its end."""
+    (folder / "results").touch()
+    env = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
+    env |= {"PYTHONPATH": str(PROJECT), **variables}
+    pipe, command = subprocess.PIPE, [sys.executable, "-c", PARENT, PROGRAM, case]
+    parent = subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    return parent.communicate(timeout=60)[1]
+
+
+def test_a_stage_ends_with_its_dvc(tmp_path: Path) -> None:
+    assert orphan(tmp_path, "orphaned", DVC_STAGE="stage") == "terminated: the same command goes on\n"
+    assert (tmp_path / "ended").exists()
+
+
+def test_without_dvc_it_outlives_who_started_it(tmp_path: Path) -> None:
+    assert orphan(tmp_path, "orphaned") == ""
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize(("stage", "left"), [({"DVC_STAGE": "stage"}, True), ({}, False)])
+def test_where_dvc_is_gone_the_last_steps_are_left_to_the_next_run(
+    tmp_path: Path, stage: dict[str, str], left: bool
+) -> None:
+    orphan(tmp_path, "orphaned at its end", **stage)
+    assert (tmp_path / "results").exists() == left
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")

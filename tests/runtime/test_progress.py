@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mdprop.runtime import progress
-from mdprop.runtime.progress import track
+from mdprop.runtime.progress import announce, counting, track
 
 
 @pytest.fixture
@@ -104,3 +104,59 @@ def test_one_of_several_processes_shows_it(
     monkeypatch.setenv("RANK", "0")
     assert list(track(range(3), "counting")) == [0, 1, 2]
     assert capsys.readouterr().err.startswith("counting: 3 in")
+
+
+def test_batches_are_counted_by_what_is_in_them(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    clock[0] = 6.0
+    with counting("attack at/0", 6, "images") as count:
+        for number, batches in enumerate(([2, 2], [2]), 1):
+            count.at(f"set {number} of 2, {'ab'[number - 1]}")
+            assert list(count.each(batches, size=lambda batch: batch)) == batches
+    assert capsys.readouterr().err.splitlines() == [
+        "attack at/0: set 1 of 2, a: 2/6 images, 6.0 s each, 24 s left",
+        "attack at/0: set 2 of 2, b: 4/6 images, 6.0 s each, 12 s left",
+        "attack at/0: 6 images in 36.0 s, 6.0 s each",
+    ]
+
+
+def test_on_a_terminal_the_part_of_the_task_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with counting("embed at/0", 4, "images") as count:
+        count.at("set 1 of 1, [clean]")
+        assert list(count.each("ab", size=lambda batch: 2)) == ["a", "b"]
+    shown = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().err)
+    assert "embed at/0: set 1 of 1, [clean]" in shown
+    assert "4/4 images" in shown
+
+
+def test_a_bar_shows_a_rate_for_what_takes_minutes(clock: list[float]) -> None:
+    clock[0] = 0.0
+    now = [0.0]
+    with progress._progress() as bar:
+        bar.get_time = lambda: now[0]  # type: ignore[method-assign]
+        row = bar.add_task("training", total=4, unit="")
+        task = bar.tasks[0]
+        task._get_time = bar.get_time
+        bar.reset(row)
+        assert str(progress._Rate().render(task)) == ""
+        for done in (1, 2):
+            now[0] += 120.0
+            bar.update(row, completed=done)
+        assert str(progress._Rate().render(task)) == "120.0 s each"
+        assert task.time_remaining is not None
+
+
+def test_an_announcement_is_made_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announce("train at/0, run 1 of 2")
+    assert capsys.readouterr().err == "train at/0, run 1 of 2\n"
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    announce("train at/0, run 1 of 2")
+    assert capsys.readouterr().err == ""

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mdprop.errors import ParameterError
-from mdprop.runtime.state import STATES, State, states_folder, steps_between
+from mdprop.runtime.state import STATES, State, remove_left_to, states_folder, steps_between
 from tests.helpers import PROJECT
 
 IDENTITY = {"parameters": {"a": 1}, "code": "x"}
@@ -127,6 +127,37 @@ def test_a_lock_goes_with_its_process() -> None:
         assert time.monotonic() < deadline
     state.finish()
     assert not Path(".mdprop").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_lock_is_not_that_of_processes_that_load_images() -> None:
+    first = held()
+    child = os.fork()
+    if not child:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        second = State("task", IDENTITY)
+        assert not second.acquire()
+        first.release()
+        deadline = time.monotonic() + 5  # a new process lets go of it as soon as it runs
+        while not second.acquire():
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_is_done_may_be_left_to_another_process() -> None:
+    first, others, taken, running = held(), held("others"), held("taken"), held("running")
+    for state, process in ((first, 12), (others, 13), (taken, 12), (running, 12)):
+        state.leave_to(process)
+    for state in (first, others, taken):
+        state.release()
+    assert State("taken", IDENTITY).acquire()  # which takes it up again
+    remove_left_to(12)
+    assert not first.folder.exists()
+    assert all(state.folder.exists() for state in (others, taken, running))
 
 
 def test_copies_for_experiments_share_what_the_project_keeps(

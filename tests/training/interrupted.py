@@ -56,6 +56,7 @@ CASES: dict[str, tuple[str, Callable[[int], nn.Module], dict[str, Any]]] = {
     "counting": ("mdprop", loss_of("s2sd", target_dims=[8, 16], feature_delay=4), {}),
     "drawing": ("advprop", lambda _: Dropping(), {"schedule": "one_cycle"}),
     "mining": ("standard", loss_of("triplet_margin", "distance_weighted"), {}),
+    "head first": ("mdprop", loss_of("arcface"), {"schedule": "one_cycle", "head_epochs": 2}),
     "learning betas": ("standard", loss_of("margin", learn_beta=True), {"learning_rates": {"loss": 0.1}}),
 }
 

@@ -42,7 +42,13 @@ def stage():
             Path("prepared"),
             LIVE,
             images=IMAGES,
-            model=ModelSettings(backbone="conv4", weights=None, embedding_dim=6, freeze_batchnorm="none"),
+            model=ModelSettings(
+                backbone="conv4",
+                weights=None,
+                embedding_dim=6,
+                freeze_batchnorm="none",
+                auxiliary_momentum=None,
+            ),
             loss=LossSettings(
                 name="s2sd", options={"target_dims": [8], "feature_delay": 3}, miner=None, miner_options={}
             ),

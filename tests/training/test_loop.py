@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +243,61 @@ def test_parameters_of_the_loss_do_not_decay(store: ImageStore) -> None:
     loss = Idle()
     trained(store, "standard", loss=loss, weight_decay=0.5)
     assert torch.equal(loss.idle, torch.ones(3))
+
+
+# --- head first, no epochs, and what happens before the first ---
+
+
+def test_first_the_head_alone_learns(store: ImageStore) -> None:
+    start = build_as_trained("mdprop")
+    early, _ = trained(store, epochs=2, head_epochs=2, schedule="one_cycle")
+    moved = {key for key, value in early.state_dict().items() if not torch.equal(value, start[key])}
+    assert moved == {"network.fc.weight", "network.fc.bias"}
+    later, losses = trained(store, epochs=3, head_epochs=2, schedule="one_cycle")
+    moved = {key for key, value in later.state_dict().items() if not torch.equal(value, start[key])}
+    assert moved == set(start)
+    assert len(losses) == 3
+    counted = later.network.blocks[0].bn.branches.clean.num_batches_tracked
+    assert int(counted) == len(loader(store))
+    whole, _ = trained(store, epochs=3, schedule="one_cycle")
+    assert not same(whole, later)
+
+
+def test_no_epochs_leave_the_network_as_it_starts(store: ImageStore) -> None:
+    for schedule in ("one_cycle", "constant"):
+        model, losses = trained(store, epochs=0, schedule=schedule)
+        assert losses == [] and not model.training
+        start = build_as_trained("mdprop")
+        assert all(torch.equal(value, start[key]) for key, value in model.state_dict().items())
+
+
+def test_what_is_drawn_before_the_first_epoch_does_not_count(store: ImageStore) -> None:
+    class Dropping(MultiSimilarityLoss):
+        def forward(self, embeddings: Tensor, labels: Tensor, mined: Any = None) -> Tensor:
+            return super().forward(nn.functional.dropout(embeddings, 0.3), labels)
+
+    def run(before: Callable[[Embedder], Mapping[str, float]]) -> Embedder:
+        torch.manual_seed(0)
+        model = build_model("conv4", 6, mean=[0.5], std=[0.25])
+        settings = train_settings()
+        return train(
+            model,
+            Dropping(),
+            METHODS["standard"],
+            loader(store),
+            settings,
+            None,
+            0,
+            before=lambda: before(model),
+        )
+
+    def draws(model: Embedder) -> Mapping[str, float]:
+        model.eval()
+        return {"x": float(torch.rand(5).sum())}
+
+    assert same(run(draws), run(lambda model: {}))
+
+
+def build_as_trained(method: str) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return build_model("conv4", 6, branches=METHODS[method].branches, mean=[0.5], std=[0.25]).state_dict()

@@ -28,6 +28,12 @@ TWO_RADII = make_method(
     {"goal": "single_target", "share": "1/2", "branch": "near", "epsilon": 0.02},
     {"goal": "untargeted", "share": "1/2", "branch": "far"},
 )
+CROSSED = make_method(
+    "crossed",
+    {"goal": "nearest_other", "share": "1/2", "branch": "a", "through": "clean", "pull": 0.5},
+    {"goal": "single_target", "share": "1/4", "branch": "b"},
+    {"goal": "gtm", "share": "1/4", "branch": "c", "through": "clean"},
+)
 
 
 class OneDevice(TorchDispatchMode):
@@ -93,7 +99,7 @@ def run(
 IMAGES = torch.empty(16, 1, 28, 28, device=META)
 
 
-@pytest.mark.parametrize("method", [*METHODS.values(), TWO_RADII], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [*METHODS.values(), TWO_RADII, CROSSED], ids=lambda method: method.name)
 @pytest.mark.parametrize(
     "changes", [{}, {"steps": 3}, {"compatibility": "authors"}, {"shared_forward": True}]
 )

@@ -61,7 +61,10 @@ class Goal(Protocol):
     def harms(self) -> bool: ...
 
     def depth(self, labels: Tensor) -> int:
-        """How many places of the ranking are enough, for images with these labels [N]; 0: none."""
+        """How many places of the ranking are enough, for images with these labels [N]; 0: none.
+
+        Raises `ValueError` where no ranking is.
+        """
 
     def aims(
         self, labels: Tensor, rows: Tensor, count: int, generator: Generator, ranking: Tensor | None = None

@@ -37,6 +37,19 @@ def distances(points: Tensor, embeddings: Tensor) -> Tensor:
     return torch.cdist(points, embeddings)
 
 
+def ranking_among(embeddings: Tensor, rows: Tensor) -> Tensor:
+    """All other rows of `embeddings` [N, D] by their distance from each of `rows` [Q], the nearest first.
+
+    Returns [Q, N - 1]; for a single row, itself. No value is fetched from the device.
+    """
+    import torch
+
+    # Exact differences: by products, images that are near would be ordered by rounding.
+    apart = torch.cdist(embeddings[rows], embeddings, compute_mode="donot_use_mm_for_euclid_dist")
+    order = apart.masked_fill(is_row(rows, len(embeddings)), float("inf")).argsort(dim=1, stable=True)
+    return order[:, : max(1, len(embeddings) - 1)]
+
+
 def is_row(rows: Tensor, count: int) -> Tensor:
     """Where each of `rows` [B] is among `count` rows, -1 nowhere: [B, N] of bool."""
     import torch
@@ -45,18 +58,22 @@ def is_row(rows: Tensor, count: int) -> Tensor:
 
 
 def largest_class(labels: Tensor) -> int:
-    """The size of the largest class: of so many other images, one at least is of another class."""
-    return min(int(labels.unique(return_counts=True)[1].max()), len(labels) - 1)
+    """The size of the largest class: of so many other images, one at least is of another class.
+
+    Raises `ValueError` where there is one class only.
+    """
+    largest = int(labels.unique(return_counts=True)[1].max())
+    if largest == len(labels):
+        raise ValueError("all images are of one class: there is no other class to aim at")
+    return largest
 
 
 def first_of_another_class(ranking: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
     """The first row of each ranking that is not of the class: [Q, N'], [N], [Q] -> [Q].
 
-    Raises `ValueError` where there is none.
+    The first one of all where there is none: to look for that would be to wait for a GPU.
     """
     other = labels[ranking] != classes[:, None]
-    if not other.any(1).all():
-        raise ValueError("all near images are of one class: there is no other class to aim at")
     return ranking.gather(1, other.long().argmax(1, keepdim=True))[:, 0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +14,26 @@ from torchvision.transforms import v2
 
 from mdprop.data.loading.transforms import apply_seeded, to_float
 from mdprop.data.stores.arrow import ALL
-from mdprop.data.stores.images import Batch, ImageStore
+from mdprop.data.stores.images import Batch, ImageStore, StoredImages
 
 Rows = TypeVar("Rows", Sequence[int], NDArray[np.int64])
 
 BATCH_SIZE = 64
 """Of test images."""
+
+
+class TrainBatches(Protocol):
+    """The batches of an epoch, such as a `DataLoader` gives them.
+
+    Each is (images [B, C, H, W], uint8 or floats in [0, 1], and labels [B], int64, on the CPU).
+    """
+
+    @property
+    def persistent_workers(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 class TrainImages(Dataset[tuple[Tensor, int]]):
@@ -54,7 +68,7 @@ def train_loader(
 
 
 def load_images(
-    store: ImageStore, rows: Sequence[int] | NDArray[np.int64], transform: v2.Transform
+    store: StoredImages, rows: Sequence[int] | NDArray[np.int64], transform: v2.Transform
 ) -> Tensor:
     """The images of some rows: float32 [len(rows), C, H, W] in [0, 1]."""
     return to_float(torch.stack([transform(store.image(int(row))) for row in rows]))
@@ -67,7 +81,7 @@ def row_batches(rows: Rows, batch_size: int) -> Iterator[Rows]:
 
 
 def store_batches(
-    store: ImageStore,
+    store: StoredImages,
     transform: v2.Transform,
     turns: slice = ALL,
     *,

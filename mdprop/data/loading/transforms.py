@@ -29,5 +29,5 @@ def apply_seeded(transform: v2.Transform, image: Tensor, seed: int) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pixels of uint8, as stores and transforms give them, as float32 in [0, 1]: what networks are given."""
-    return images.float().div_(255)
+    """Pixels as float32 in [0, 1], what networks are given: of uint8, as stores give them; floats stay."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, SerializeAsAny
 
-from mdprop.data.readers import cars196, cub200, folder, glyphs, inshop, omniglot, sop
+from mdprop.data.readers import cars196, cub200, folder, glyphs, grocery, inshop, omniglot, sop
 from mdprop.data.readers.entries import Splits
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import DataError
@@ -35,6 +35,7 @@ READERS: dict[str, Reader] = {
     "cars196": cars196,
     "sop": sop,
     "inshop": inshop,
+    "grocery": grocery,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
 
 Batch = tuple["Tensor", "Tensor", "Tensor"]
 """(ids [B], labels [B], images [B, C, H, W] in [0, 1])"""
+
+
+class StoredImages(Protocol):
+    """What attacks and embedding ask of clean images: one at a time, by their row.
+
+    file: where they are. labels, ids: int64 [N].
+    """
+
+    file: Path
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> Tensor:
+        """One image: uint8 [C, H, W], or floats in [0, 1]."""
+
 
 SCHEMA = pa.schema(
     [

@@ -18,7 +18,7 @@ IMAGES = {
     "mean": [0.5],
     "std": [0.25],
 }
-PUBLISHED = ("cub200", "cars196", "sop", "inshop")
+PUBLISHED = ("cub200", "cars196", "sop", "inshop", "grocery")
 
 
 def block(reader: str, root: Path, **changes: object) -> dict[str, object]:

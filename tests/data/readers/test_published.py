@@ -8,6 +8,7 @@ from mdprop.data.readers import published
 from mdprop.data.readers.cars196 import CARS196
 from mdprop.data.readers.cub200 import CUB200
 from mdprop.data.readers.download import Archive
+from mdprop.data.readers.grocery import GROCERY
 from mdprop.data.readers.inshop import INSHOP
 from mdprop.data.readers.published import Published
 from mdprop.data.readers.sop import SOP
@@ -17,7 +18,8 @@ from tests.data.readers.trees import cub200
 
 
 @pytest.mark.parametrize(
-    ("reader", "known"), [("cub200", CUB200), ("cars196", CARS196), ("sop", SOP), ("inshop", INSHOP)]
+    ("reader", "known"),
+    [("cub200", CUB200), ("cars196", CARS196), ("sop", SOP), ("inshop", INSHOP), ("grocery", GROCERY)],
 )
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_missing_root_says_where_to_get_the_data(
