@@ -19,9 +19,9 @@ from mdprop.data.prepare import prepare
 from mdprop.report.aggregate import aggregate, collect
 from mdprop.report.intervals import read_intervals
 from mdprop.report.terminal import terminal_table
-from mdprop.robustness.embedding import clean_stores
 from mdprop.robustness.measure import measure
 from mdprop.robustness.networks import Network
+from mdprop.robustness.stores import clean_stores
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

@@ -70,7 +70,7 @@ def test_a_function_is_measured_and_its_table_printed(
     assert any(line.startswith("small ") for line in lines)
     assert "interval of 95 %" in shown.out and "worst" in shown.out
     assert lines[-1] == "wrote measured/small"
-    assert "attacking measured/small through clean, sets: 1 in" in shown.err
+    assert "attack measured/small: 15 images in" in shown.err
     metrics = json.loads(Path("measured/small/metrics.json").read_text())
     assert {"clean", "away", "fog_1", "fog_5", "corruptions", "worst_case", "checks"} <= set(metrics)
 

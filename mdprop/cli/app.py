@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from mdprop import __version__
-
 app = typer.Typer(
     help="Deep metric learning with multiple batch norms: settings, results and models.",
     no_args_is_help=True,
@@ -23,7 +21,9 @@ PARAMS = Path("params.yaml")
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"mdprop {__version__}")
+        import mdprop
+
+        print(f"mdprop {mdprop.__version__}")
         raise typer.Exit
 
 

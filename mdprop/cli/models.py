@@ -58,9 +58,9 @@ def measure(
     from mdprop.report.findings import read_findings
     from mdprop.report.intervals import read_intervals
     from mdprop.report.terminal import terminal_table
-    from mdprop.robustness.embedding import clean_stores
     from mdprop.robustness.measure import left_out, measure
     from mdprop.robustness.networks import load_network
+    from mdprop.robustness.stores import clean_stores
     from mdprop.runtime.memory import keep_memory
 
     keep_memory()

@@ -41,7 +41,7 @@ def all_experiments() -> tuple[list[Experiment], list[str]]:
     if len(found) < 2:
         reasons = "".join(f"; {note}" for note in notes)
         raise ResultError(
-            f"HEAD and its experiments are {len(found)} with results, too few to compare{reasons}"
+            f"of HEAD and its experiments only {len(found)} has results, too few to compare{reasons}"
         )
     first = [e for e in found if e.name == HEAD]
     return first + by_parameters([e for e in found if e.name != HEAD]), notes

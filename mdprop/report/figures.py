@@ -32,7 +32,7 @@ def recall_plots(summary: Summary, sets: Sequence[InputSet], intervals: Interval
             ]
             for row in summary
         }
-        title = f"Recall@1 by steps, {family.title}"
+        title = f"Recall@1 by steps: {family.title}"
         plots.append(line_plot(title, "steps", "Recall@1 (%)", _known(series), ticks, scale="log"))
     points = recall_points(summary)
     ks = [k for k, _ in next(iter(points.values()), ())]

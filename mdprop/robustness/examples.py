@@ -183,9 +183,8 @@ def _column(run: Run, branch: str, name: str, column: str) -> dict[int, Any]:
     """A column of queries.parquet, by id."""
     table = read_queries(run.queries, ["set", "branch", "id", column])
     rows = (np.asarray(table["set"]) == name) & (np.asarray(table["branch"]) == branch)
-    return dict(
-        zip(table["id"].to_numpy()[rows].tolist(), np.asarray(table[column])[rows].tolist(), strict=True)
-    )
+    found = table.filter(rows)
+    return dict(zip(found["id"].to_pylist(), found[column].to_pylist(), strict=True))
 
 
 def _pictures(stores: Iterable[ImageStore], ids: Iterable[int], transform: v2.Transform) -> dict[int, Pixels]:

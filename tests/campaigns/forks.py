@@ -38,7 +38,8 @@ class Forks:
         return Done(code, out, [line for line in err.splitlines() if not line.startswith(_PROGRESS)])
 
 
-_PROGRESS = ("preparing ", "attacking ", "embedding ", "standard, epoch", "mdprop, epoch", "note: ")
+_STAGES = ("train", "attack", "surrogate", "embed", "evaluate")
+_PROGRESS = ("preparing ", *(f"{stage} " for stage in _STAGES), "standard, epoch", "mdprop, epoch", "note: ")
 
 
 @contextlib.contextmanager

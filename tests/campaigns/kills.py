@@ -56,6 +56,7 @@ IN_PROCESSES = ("train", "attack", "embed", "dvc")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EPOCH = re.compile(r"(\w+), epoch (\d+) of \d+: \d+ in")
 IGNORED = (".dvc/tmp", ".dvc/cache", "__pycache__", ".git/", "dvc.lock", ".mdprop")
+TORCH_CACHE = "torchinductor_"
 PATIENCE = 300
 
 
@@ -224,7 +225,8 @@ class Campaign:
         running = [place.parent.name for place in Path("/proc").glob("[0-9]*/cwd") if self.is_here(place)]
         if running:
             trial.faults.append(f"still running: processes {', '.join(running)}")
-        if left := sorted(path.name for path in self.temporary.iterdir()):
+        left = [path.name for path in self.temporary.iterdir() if not path.name.startswith(TORCH_CACHE)]
+        if left:
             trial.faults.append(f"left among temporary files: {left}")
 
     def is_here(self, place: Path) -> bool:
@@ -237,6 +239,8 @@ class Campaign:
         """Everything as it was after the first run, so that trials know nothing of each other."""
         shutil.rmtree(self.path)
         shutil.copytree(self.backup, self.path, symlinks=True)
+        shutil.rmtree(self.temporary)
+        self.temporary.mkdir()
 
 
 def campaign(trials: int, seed: int, folder: Path) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def save_trained(
 
 
 def draw(seed: int, size: tuple[int, int] = (48, 37), kind: int = 0) -> Image.Image:
-    """A scene in RGB: a gradient and discs in colours that follow `kind`, and grain."""
+    """A scene in RGB: a gradient in the hue of its kind, 0 to 9, discs of any colour, and grain."""
     rng = np.random.default_rng([kind, seed])
-    colour = np.random.default_rng(kind).uniform(30, 225, (2, 3))
+    colour = 255 * np.array([hsv_to_rgb(0.3 * kind % 1, 0.9, value) for value in (0.9, 0.4)])
     y, x = np.mgrid[: size[1], : size[0]]
     share = (x / size[0] + y / size[1])[..., None] / 2
     pixels = colour[0] * share + colour[1] * (1 - share)

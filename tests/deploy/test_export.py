@@ -172,7 +172,7 @@ def test_the_documented_code_loads_every_family(tmp_path: Path, backbone: str, m
         if FAMILIES[backbone].lower() in package:
             pytest.importorskip(package)
     root = photographs(tmp_path / "photos", images=10)
-    folder = save_trained(tmp_path / "run", backbone, mode=mode)
+    folder = save_trained(tmp_path / "run", backbone, mode=mode, encoding="raw")
     export_model(folder, tmp_path / "net.safetensors", "multi_target")
     files, _, expected = pipeline(folder, root, tmp_path, mode, branch="multi_target")
     names: dict[str, Any] = {

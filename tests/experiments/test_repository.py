@@ -283,5 +283,5 @@ def test_what_has_no_results_is_left_out_of_all(
     text = capsys.readouterr().out
     assert text.startswith("note: x is queued\nnote: HEAD~1 has no results: ")
     monkeypatch.setattr("mdprop.experiments.repository.experiments_of_head", lambda: (["HEAD~1"], []))
-    with pytest.raises(ResultError, match="too few with results to compare"):
+    with pytest.raises(ResultError, match="only 1 has results, too few to compare; HEAD~1 has no results"):
         run("--all")

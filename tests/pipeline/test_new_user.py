@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mdprop.data.stores.embeddings import read_embeddings
 from mdprop.data.stores.images import ImageStore
@@ -66,12 +65,13 @@ def test_a_new_user_gets_from_photographs_to_search(work: Project) -> None:
     mdprop(work, "export", "runs/mdprop/0", "model.safetensors")
     assert_torchvision_finds_the_neighbours_of_the_pipeline(work.path)
     assert mdprop(work, "index", "runs/mdprop/0", "photos", "--out", "photos.index").endswith("80 images\n")
-    for kind in (5, 6):  # unseen in training, and images that are not in the folder
+    for kind in (4, 5, 6, 7):  # unseen in training, as are the queries
         draw(99, kind=kind).save(work.path / "query.png")
-        found = json.loads(mdprop(work, "search", "photos.index", "query.png", "-k", "3", "--json"))
+        found = json.loads(mdprop(work, "search", "photos.index", "query.png", "-k", "5", "--json"))
         (query,) = found["queries"]
-        assert {Path(near["image"]).parent.name for near in query["neighbours"]} == {f"kind{kind}"}
-    assert Image.open(work.path / "query.png").size == (48, 37)
+        classes = [Path(near["image"]).parent.name for near in query["neighbours"]]
+        assert classes[0] == f"kind{kind}"
+        assert classes.count(f"kind{kind}") >= 3
 
 
 def assert_torchvision_finds_the_neighbours_of_the_pipeline(project: Path) -> None:
