@@ -65,6 +65,7 @@ def train(
                     "provenance": provenance(),
                 },
             )
+            state.name_result(run.folder / "model.json")
 
 
 if __name__ == "__main__":

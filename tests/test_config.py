@@ -79,7 +79,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"dataset.nmae": "glyphs"},
-        "unknown key 'dataset.nmae'; allowed here: name, validation_classes, evaluate, train_fraction, fraction_of",
+        "unknown key 'dataset.nmae'; allowed here: name, validation_classes, evaluate, train_fraction, ",
     ),
     (
         {"train.learning_rates.haed": 0.1},
@@ -215,7 +215,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "brnch": "a"}]},
-        "unknown key 'recipes.mine.0.brnch'; allowed here: goal, share, branch, name, epsilon, targets, through, ",
+        "unknown key 'recipes.mine.0.brnch'; allowed here: goal, share, branch, name, epsilon, targets, ",
     ),
     (
         {"recipes.mine": [{"goal": "untargeted", "share": "3/2"}]},

@@ -37,7 +37,8 @@ def write_report(
     """Write the report to `out_dir` and return its table for the terminal.
 
     Written, all or nothing: metrics.json, summary.json, intervals.json, table.csv, recall.csv,
-    robustness.csv, training.csv, classes.csv, index.html. The same inputs give the same bytes.
+    robustness.csv, training.csv, classes.csv, corruptions.csv, index.html. The same inputs give the same
+    bytes.
 
     runs: in the order of the table, the seeds of a method side by side; those without curves are none
         the worse.
@@ -52,6 +53,7 @@ def write_report(
     of them or a curve cannot be read, or a file cannot be written.
     """
     from mdprop.report.classes import classes_csv, count_classes
+    from mdprop.report.corruptions import corruptions_csv
     from mdprop.report.examples import read_all
     from mdprop.report.intervals import intervals_of, read_hits  # pyarrow, and matplotlib and jinja2 below:
     from mdprop.report.page import render_page  # not for `mdprop table`
@@ -85,6 +87,7 @@ def write_report(
             out / "recall.csv": recall_csv(summary),
             out / "robustness.csv": robustness_csv(summary, threats),
             out / "training.csv": training_csv(curves),
+            out / "corruptions.csv": corruptions_csv(summary, threats),
             out / "classes.csv": classes_csv(classes, names),
             out / "index.html": page,
         }

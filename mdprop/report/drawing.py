@@ -5,6 +5,7 @@ Colours are the page's own, by CSS variables, so that plots are light or dark as
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ _VARIABLES = {
 }
 _STYLE: Any = {"svg.hashsalt": "mdprop", "svg.fonttype": "path", "font.size": 11, "axes.spines.top": False}
 _STYLE |= {"axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "legend.frameon": False}
+_STYLE |= {"text.parse_math": False}  # names of classes are no formulas
 _STYLE |= dict.fromkeys(
     ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), TEXT
 )
@@ -128,8 +130,8 @@ def _element(svg: str, title: str, alt: str) -> str:
         svg = svg.replace(colour, f"var({variable})")
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    words = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} role="img" aria-label="{words}">'
+    links = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {links} {box[0]} role="img" aria-label="{html.escape(alt)}">'
     return head + svg[svg.index(">") + 1 :].rstrip()
 
 

@@ -22,8 +22,8 @@ _X, _Y = "Recall@1 on clean images (%)", "Recall@1 in the worst case (%)"
 
 
 def recall_plots(summary: Summary, sets: Sequence[InputSet], intervals: Intervals = UNKNOWN) -> list[Plot]:
-    """Recall@1 against epsilon and against steps, a plot a family of sets, and clean Recall@K."""
-    plots = [_epsilon_plot(summary, family, intervals) for family in families(sets)]
+    """Recall@1 against epsilon and against steps, a plot a family of several sets, and clean Recall@K."""
+    plots = [_epsilon_plot(summary, f, intervals) for f in families(sets) if len(f.sets) > 1]
     for family in step_families(sets):
         ticks = [float(s.threat.steps) for s in family.sets if s.threat]
         series = {

@@ -35,7 +35,7 @@ from mdprop.report.page_tables import (
 )
 from mdprop.report.planes import plane_plots
 from mdprop.report.sets import input_sets, levels
-from mdprop.report.verdict import leader, verdicts
+from mdprop.report.verdict import SIGNS, leader, verdicts
 from mdprop.runs import WORST_CASE
 
 SECOND_PROTOCOL = f"{HEADLINE}_all_adversarial"
@@ -98,6 +98,7 @@ def render_page(
         notes=notes,
         plots=[*recall_plots(summary, sets, intervals), *target_plots(summary, ablations, intervals)],
         leader=leader(summary, intervals),
+        signs=SIGNS,
         verdicts=verdicts(summary, sets, intervals),
         trade=trade_plot(summary, intervals),
         matrices=branch_matrices(summary, sets, intervals),

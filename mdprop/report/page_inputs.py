@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -90,4 +91,6 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value) or MISSING
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{32,}", value):
+        return f"{value[:12]}…"  # of a digest
     return MISSING if value is None else str(value)

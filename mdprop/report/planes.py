@@ -26,7 +26,7 @@ def _plane_plot(row: str, examples: Examples, plane: Plane) -> Plot:
             colour, marker = looks[label]
             own = [(x, y) for at, x, y in plane.points if at == label]
             axes.plot(*zip(*own, strict=True), linestyle="", marker=marker, markersize=4.5, color=colour,
-                      fillstyle="none", label=examples.classes[label])  # fmt: skip
+                      fillstyle="none", label=f" {examples.classes[label]}")  # fmt: skip
         for move in plane.moves:
             colour, marker = looks[move.label]
             line = zip(move.before, move.after, strict=True)

@@ -12,17 +12,24 @@ from mdprop.report.confidence import Comparison, Intervals
 from mdprop.report.sets import InputSet
 from mdprop.runs import WORST_CASE
 
+SIGNS = {"higher": "▲", "lower": "▼", "same": "=", "both": "±"}
+"""Of what differs beyond its interval; "both": on some sets in one direction, on some in the other."""
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """kind: a key of `SIGNS`."""
+
+    text: str
+    kind: str
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row against a reference: a phrase for each of clean images, the worst case and the attacked sets.
-
-    kind: "higher", "lower" or "same", of the worst case, or without one of clean images.
-    """
+    """A row against a reference: a phrase for each of clean images, the worst case and the attacked sets."""
 
     row: str
-    phrases: tuple[str, ...]
-    kind: str
+    phrases: tuple[Phrase, ...]
 
 
 def main_rows(summary: Summary) -> list[str]:
@@ -56,31 +63,29 @@ def verdicts(summary: Summary, sets: Iterable[InputSet], intervals: Intervals) -
             phrases = [_phrase(name, comparison) for name, comparison in shown.items()]
             phrases += [_tally(several)] if several else []
             if phrases:
-                kind = _kind(
-                    shown.get(WORST_CASE) or next(iter(shown.values()), several[0] if several else None)
-                )
-                found.setdefault(reference, []).append(Verdict(row, tuple(phrases), kind))
+                found.setdefault(reference, []).append(Verdict(row, tuple(phrases)))
     return found
 
 
-def _kind(comparison: Comparison | None) -> str:
-    if comparison is None or not comparison.differs:
+def _kind(comparison: Comparison) -> str:
+    if not comparison.differs:
         return "same"
     return "higher" if comparison.difference.value > 0 else "lower"
 
 
-def _phrase(name: str, comparison: Comparison) -> str:
+def _phrase(name: str, comparison: Comparison) -> Phrase:
     where = "clean images" if name == CLEAN else name.replace("_", " ")
     kind, between = _kind(comparison), span(comparison.difference, signed=True)
     size = points(comparison.difference.value)
     if kind == "same":
-        return f"{where}: no difference beyond the interval, {size} points ({between})"
+        return Phrase(f"{where}: no difference beyond the interval, {size} points ({between})", kind)
     ratio = f", ×{comparison.ratio.value:.2f}" if comparison.ratio else ""
-    return f"{where}: {kind} by {size.lstrip('+-')} points ({between}){ratio}"
+    return Phrase(f"{where}: {kind} by {size.lstrip('+-')} points ({between}){ratio}", kind)
 
 
-def _tally(comparisons: Sequence[Comparison]) -> str:
+def _tally(comparisons: Sequence[Comparison]) -> Phrase:
     kinds = [_kind(comparison) for comparison in comparisons]
-    said = [f"{kind} on {kinds.count(kind)}" for kind in ("higher", "lower") if kind in kinds]
-    sets = f"attacked sets: {{}} of {len(kinds)}" if len(kinds) > 1 else "the attacked set: {}"
-    return sets.format(" and ".join(said) or "no difference beyond the interval on any")
+    there = [kind for kind in ("higher", "lower") if kind in kinds]
+    said = " and ".join(f"{kind} on {kinds.count(kind)}" for kind in there) or "no difference on any"
+    kind = "both" if len(there) == 2 else there[0] if there else "same"
+    return Phrase(f"sets under attack: {said} of {len(kinds)}", kind)

@@ -97,7 +97,7 @@ def write_run_examples(
             for found, image, change in zip(after, images, 0.5 + amplified * changes, strict=True)
         ]
     plane = embedding_plane(clean, asked, _column(run, branch, name, "hit")) if name else None
-    present = {*labels, *(n.label for found in (*before, *after) for n in found.neighbours)}
+    present = {*asked.labels.tolist(), *(n.label for found in (*before, *after) for n in found.neighbours)}
     present |= {label for label, _, _ in plane.points} if plane else set()
     examples = Examples(
         branch=branch,

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from mdprop.errors import disk_error, reports_errors
+from mdprop.runtime.aside import forget_noted, started_by_dvc
 from mdprop.runtime.hardware import launcher, started_by_torchrun
 
 
@@ -27,26 +28,25 @@ def run_stage(stage: Callable[[], object]) -> None:
     removed; so it does where the dvc, or the process of several, that started it is gone. A stream that
     cannot show a character, such as ε, gets a "?".
     """
-    caller = launcher() or os.getppid()
     signal.signal(signal.SIGTERM, _stop)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     tune_libraries()
-    if started_by_torchrun() or _by_dvc():
-        _end_after(caller)
+    if started_by_torchrun() or started_by_dvc():
+        _end_after(launcher() or os.getppid())
     try:
         with _last_steps() as last:
+            if started_by_dvc():
+                from mdprop.runtime.state import states_folder
+
+                at_last(functools.partial(forget_noted, states_folder()))
             reports_errors(_flushed)(functools.partial(_stoppable, stage))
     except SystemExit as end:
         if end.code or not last:
             raise
     if last:
-        _end(last, unnoticed=_by_dvc() and os.getppid() != caller)
-
-
-def _by_dvc() -> bool:
-    return "DVC_STAGE" in os.environ
+        _end(last)
 
 
 def _end_after(parent: int) -> None:
@@ -89,14 +89,10 @@ def at_last(step: Callable[[], object]) -> None:
         _last.append(step)
 
 
-def _end(last: list[Callable[[], object]], unnoticed: bool) -> NoReturn:
-    """End the process with its last steps, as taking apart torch takes a second in which it may be killed.
-
-    unnoticed: whether the dvc that ran the stage is gone. The next one removes the results, as nobody
-    noted them, and runs the stage again: the steps are left to that.
-    """
+def _end(last: list[Callable[[], object]]) -> NoReturn:
+    """End the process with its last steps, as taking apart torch takes a second in which it may be killed."""
     atexit._run_exitfuncs()
-    for step in () if unnoticed else last:
+    for step in last:
         step()
     os._exit(0)
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdprop.errors import ParameterError, one_line
 from mdprop.files import sealed_file, whole_file, write_files
+from mdprop.runtime.aside import name_result, put_away, take_back
 from mdprop.runtime.locks import locked
 from mdprop.seals import BLANK, BrokenSeal, sealed_as, verify
 
@@ -65,6 +65,7 @@ class State:
         The lock goes when the process ends, however it ends; processes that it starts do not hold it.
         """
         try:
+            take_back(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = locked(self.folder / _LOCK)
             if lock is None:
@@ -98,6 +99,10 @@ class State:
         """The task is done: remove the folder, unless another process waits for it and can use it."""
         _remove(self.folder)
         self.release()
+
+    def name_result(self, file: Path) -> None:
+        """Name a file by which dvc.lock shows that dvc knows of the result: see `mdprop.runtime.aside`."""
+        name_result(self.folder, file)
 
     def leave_to(self, process: int) -> None:
         """The task is done, and another process will say `remove_left_to` once all others have ended well.
@@ -216,7 +221,7 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):  # other tasks have theirs there, or nothing can be removed any more
         last = locked(folder / _WAITING)
         if last is not None:
-            shutil.rmtree(folder)
+            put_away(folder)
             os.close(last)
             for above in (folder.parent, folder.parent.parent):
                 above.rmdir()

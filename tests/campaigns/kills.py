@@ -53,6 +53,7 @@ STAGES = {
 }
 DVC = "dvc repro"
 IN_PROCESSES = ("train", "attack", "embed", "dvc")
+PROGRESS = re.compile(r": \d+(/\d+| in )|, run \d+ of \d+$")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EPOCH = re.compile(r"(\w+), epoch (\d+) of \d+: \d+ in")
 IGNORED = (".dvc/tmp", ".dvc/cache", "__pycache__", ".git/", "dvc.lock", ".mdprop")
@@ -192,7 +193,7 @@ class Campaign:
             lock.unlink()
 
     def check_end(self, trial: Trial, code: int, said: str) -> None:
-        lines = [line for line in said.splitlines() if not re.search(r": \d+(/\d+| in )", line)]
+        lines = [line for line in said.splitlines() if not PROGRESS.search(line)]
         if "Traceback" in said:
             trial.faults.append(f"a traceback: {said[-500:]}")
         if code == 0 or trial.signal == signal.SIGKILL:

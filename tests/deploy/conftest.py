@@ -61,11 +61,12 @@ def save_trained(
 
 
 def draw(seed: int, size: tuple[int, int] = (48, 37), kind: int = 0) -> Image.Image:
-    """A scene in RGB: a gradient in the hue of its kind, 0 to 9, discs of any colour, and grain."""
+    """A scene in RGB: stripes in the hue and the direction of its kind, 0 to 9, discs of any colour, grain."""
     rng = np.random.default_rng([kind, seed])
     colour = 255 * np.array([hsv_to_rgb(0.3 * kind % 1, 0.9, value) for value in (0.9, 0.4)])
     y, x = np.mgrid[: size[1], : size[0]]
-    share = (x / size[0] + y / size[1])[..., None] / 2
+    turn = 0.7 * np.pi * kind
+    share = 0.5 + 0.5 * np.sin(0.5 * (x * np.cos(turn) + y * np.sin(turn)) + rng.uniform(0, 7))[..., None]
     pixels = colour[0] * share + colour[1] * (1 - share)
     for _ in range(4):
         middle, radius = rng.uniform(0, min(size), 2), rng.uniform(3, 9)

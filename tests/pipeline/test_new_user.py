@@ -20,13 +20,13 @@ from tests.pipeline.conftest import Project, copy_project, set_params
 
 CLASSES, IMAGES = 8, 10
 SMALL = {
-    "methods": {"clean": ["standard"], "single_target": [], "multi_target": ["mdprop"]},
+    "methods": {"clean": [], "single_target": [], "multi_target": ["mdprop"]},
     "datasets.folder.root": "photos",
     "datasets.folder.resize": 40,
     "datasets.folder.image_size": 32,
     "model.freeze_batchnorm": "none",
     "model.embedding_dim": 16,
-    "train.epochs": 4,
+    "train.epochs": 12,
     "train.batch_size": 16,
     "train.images_per_class": 4,
     "train.validate_every": 0,
@@ -61,7 +61,7 @@ def mdprop(project: Project, *arguments: str) -> str:
 @pytest.mark.slow
 def test_a_new_user_gets_from_photographs_to_search(work: Project) -> None:
     assert "<html" in (work.path / "report" / "index.html").read_text()
-    assert {"standard", "mdprop"} <= set(json.loads((work.path / "report" / "metrics.json").read_text()))
+    assert "mdprop" in json.loads((work.path / "report" / "metrics.json").read_text())
     mdprop(work, "export", "runs/mdprop/0", "model.safetensors")
     assert_torchvision_finds_the_neighbours_of_the_pipeline(work.path)
     assert mdprop(work, "index", "runs/mdprop/0", "photos", "--out", "photos.index").endswith("80 images\n")

@@ -113,7 +113,7 @@ def test_page_is_self_contained_and_accessible(folder: Path) -> None:
         heads = [(tag, scope) for row in rows for tag, scope, _ in row if tag == "th"]
         assert heads
         assert all(scope in ("col", "colgroup", "row") for _, scope in heads)
-    assert len(found.plots) == 1 + 4 + 1 + 2  # trade, a family of attacks each, Recall@K, loss, validation
+    assert len(found.plots) == 1 + 2 + 1 + 2  # trade, families of several radii, Recall@K, loss, validation
     for plot in found.plots:
         assert "mdprop: " in str(plot["aria-label"])
         assert plot["role"] == "img"
@@ -208,21 +208,22 @@ def test_page_of_other_attacks() -> None:
     threats = {
         "brief": Threat(goal="single_target", epsilon=0.1),
         "long": Threat(goal="single_target", epsilon=0.1, steps=50),
+        "longer": Threat(goal="single_target", epsilon=0.2, steps=50),
         "round": Threat(goal="single_target", epsilon=2.0, norm="l2"),
+        "rounder": Threat(goal="single_target", epsilon=3.0, norm="l2"),
     }
     found = Page(page(aggregate(make_rows(["at", "mdprop"], threats=threats)), threats))
     rows = next(rows for caption, rows in found.tables.items() if "clean gallery" in caption)
-    heads = ["ε 0.1, steps 10 25.5/255", "ε 0.1, steps 50 25.5/255", "ℓ2 2"]
+    heads = ["ε 0.1, steps 10 25.5/255", "ε 0.1, steps 50 25.5/255", "ε 0.2 51/255", "ℓ2 2", "ℓ2 3"]
     assert [text for _, _, text in rows[1]] == heads
     alts = [str(plot["aria-label"]) for plot in found.plots][1:]
     assert [alt.split(", by ")[0].removeprefix("Line plot. ") for alt in alts] == [
-        "Recall@1 under single-targeted examples: ℓ∞, steps 10",
         "Recall@1 under single-targeted examples: ℓ∞, steps 50",
         "Recall@1 under single-targeted examples: ℓ2, steps 10",
         "Recall@1 by steps: single-targeted, ε 0.1",
         "Recall@K on clean images",
     ]
-    assert "ℓ2 radius in pixels of [0, 1]; 0 is clean" in alts[2]
+    assert "ℓ2 radius in pixels of [0, 1]; 0 is clean" in alts[1]
 
 
 def test_sets_without_a_known_attack_go_by_their_names() -> None:

@@ -16,7 +16,7 @@ from mdprop.report.terminal import terminal_table
 from mdprop.runs import Run
 from tests.report.synthetic import THREATS, make_rows, runs_of, write_curves, write_runs
 
-TABLES = {"recall.csv", "robustness.csv", "table.csv", "training.csv"}
+TABLES = {"classes.csv", "corruptions.csv", "recall.csv", "robustness.csv", "table.csv", "training.csv"}
 FILES = {"index.html", "intervals.json", "metrics.json", "summary.json"} | TABLES
 
 

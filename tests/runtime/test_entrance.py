@@ -12,7 +12,7 @@ from mdprop.runtime.entrance import at_last
 from tests.helpers import PROJECT
 
 PROGRAM = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
 from mdprop.errors import DataError
 from mdprop.files import whole_file
@@ -34,13 +34,6 @@ def stage():
                 time.sleep(0.01)
         finally:
             Path("ended").touch()
-    if sys.argv[1] == "orphaned at its end":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        at_last(Path("results").unlink)
-        parent = os.getppid()
-        print("ready", flush=True)
-        while os.getppid() == parent:
-            time.sleep(0.01)
     if sys.argv[1] in ("mistake", "last, mistake"):
         raise DataError("no ε\\nhere")
     if sys.argv[1] == "stop":
@@ -118,7 +111,6 @@ PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.arg
 
 def orphan(folder: Path, case: str, **variables: str) -> str:
     """Kill what started a stage; what the stage then says, to its end."""
-    (folder / "results").touch()
     env = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
     env |= {"PYTHONPATH": str(PROJECT), **variables}
     pipe, command = subprocess.PIPE, [sys.executable, "-c", PARENT, PROGRAM, case]
@@ -137,14 +129,6 @@ def test_a_stage_ends_with_its_dvc(tmp_path: Path) -> None:
 def test_without_dvc_it_outlives_who_started_it(tmp_path: Path) -> None:
     assert orphan(tmp_path, "orphaned") == ""
     assert (tmp_path / "ended").exists()
-
-
-@pytest.mark.parametrize(("stage", "left"), [({"DVC_STAGE": "stage"}, True), ({}, False)])
-def test_where_dvc_is_gone_the_last_steps_are_left_to_the_next_run(
-    tmp_path: Path, stage: dict[str, str], left: bool
-) -> None:
-    orphan(tmp_path, "orphaned at its end", **stage)
-    assert (tmp_path / "results").exists() == left
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
