@@ -61,7 +61,7 @@ def save_trained(
 
 
 def draw(seed: int, size: tuple[int, int] = (48, 37), kind: int = 0) -> Image.Image:
-    """A scene in RGB: stripes in the hue and the direction of its kind, 0 to 9, discs of any colour, grain."""
+    """A scene in RGB: stripes in the hue and direction of its kind, 0 to 9, discs of any colour, grain."""
     rng = np.random.default_rng([kind, seed])
     colour = 255 * np.array([hsv_to_rgb(0.3 * kind % 1, 0.9, value) for value in (0.9, 0.4)])
     y, x = np.mgrid[: size[1], : size[0]]
