@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-LAUNCHER = "MDPROP_LAUNCHER"
+LAUNCHER = "_MDPROP_LAUNCHER"
 """The environment variable by which processes of a stage know the one that started them."""
 
 
