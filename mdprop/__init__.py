@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from mdprop.models import build_model, load_model
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _HOMES = {
     "attacks": ("Threat", "choose_targets", "feature_attack"),

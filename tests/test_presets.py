@@ -202,7 +202,7 @@ def test_photographs_are_seen_as_their_network_saw_its_own_and_met_with_their_ra
     photographs = {n: d for n, d in p.datasets.items() if n not in ("glyphs", "omniglot")}
     assert len(photographs) == 7
     for data in photographs.values():
-        assert data.image_size == 96 and set(data.mean) == {0.498} and set(data.std) == {0.502}
+        assert data.image_size == 80 and set(data.mean) == {0.498} and set(data.std) == {0.502}
     before = load_params(PROJECT / "params.yaml")
     assert [p.datasets[n] for n in ("glyphs", "omniglot")] == [
         before.datasets[n] for n in ("glyphs", "omniglot")

@@ -83,7 +83,7 @@ class Unit:
     @property
     def place(self) -> Path:
         """Below the study's results: where the runs of its group and point are."""
-        names = [f"{key}={value}".replace("/", ":") for key, value in self.point]
+        names = [f"{key}={value}".replace("/", "-") for key, value in self.point]
         return Path(self.group, *([",".join(names)] if names else []))
 
     def __str__(self) -> str:

@@ -44,6 +44,16 @@ def run(program: str) -> str:
             "ours, in the time of the model's forward alone",
             {"ours, from the store to Parquet", "the model's forward alone"},
         ),
+        (
+            "interruptions --backbone conv4 --size 16 --batch 8 --steps 2 --epochs 1 --repeats 1",
+            "training with states / without",
+            {
+                "training, no state",
+                "training, a state each epoch",
+                "a set in one go",
+                "a set, parts each second",
+            },
+        ),
     ],
 )
 def test_ends_with_its_ratio(program: str, last: str, rows: set[str]) -> None:

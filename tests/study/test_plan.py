@@ -26,7 +26,7 @@ def test_every_method_seed_and_point_is_a_run() -> None:
     found = [str(unit) for unit in units(study(runs=runs))]
     assert len(found) == len(set(found)) == 2 * 2 * 2 + 1
     assert found[0] == "a/attack.epsilon=0.02,train.epochs=1/at/0"
-    assert found[1] == "a/attack.epsilon=4:255,train.epochs=1/at/0"
+    assert found[1] == "a/attack.epsilon=4-255,train.epochs=1/at/0"
     assert found[-1] == "b/at/2"
 
 
@@ -124,4 +124,4 @@ def test_the_studies_of_the_project_are_valid(path: Path) -> None:
 
 
 def test_a_place_is_a_folder() -> None:
-    assert Unit("a", (("attack.epsilon", "1/255"),), "at", 0).place == Path("a/attack.epsilon=1:255")
+    assert Unit("a", (("attack.epsilon", "1/255"),), "at", 0).place == Path("a/attack.epsilon=1-255")
