@@ -52,7 +52,8 @@ class ImageIndex:
             if file_digest(file) != record["vectors"]:
                 raise ResultError(f"{file} is damaged, or not the one that {RECORD} names: {_REMEDY}")
             index: Any = faiss.deserialize_index(np.fromfile(file, dtype=np.uint8))
-            vectors = index.reconstruct_n(0, index.ntotal)
+            # A tensor where some other library has imported faiss.contrib.torch_utils, which changes FAISS.
+            vectors = np.asarray(index.reconstruct_n(0, index.ntotal))
             return cls(
                 folder,
                 Path(record["images"]),

@@ -28,6 +28,10 @@ STAGES = [
 ]
 
 
+SAID = ["methods", "seeds"]
+"""What every stage may read to say which run of how many it is: it decides what is said and no result."""
+
+
 @pytest.fixture(scope="module")
 def copied(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the project that has run, for stages to be run again in."""
@@ -66,7 +70,9 @@ def run_restricted(project: Project, name: str, monkeypatch: pytest.MonkeyPatch,
     assert without in ("", *paths)
     paths = [path for path in paths if path != without]
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(mdprop.config, "load_params", lambda path: restrict(load_params(path), paths))
+    monkeypatch.setattr(
+        mdprop.config, "load_params", lambda path: restrict(load_params(path), [*paths, *SAID])
+    )
     _, _, module, *arguments = command.split()
     app = importlib.import_module(module).app
     return CliRunner().invoke(app, arguments)
