@@ -22,7 +22,15 @@ SECONDS_OF_RATE = 600.0
 
 
 def announce(text: str) -> None:
-    """Say on standard error what begins. Of several processes, one says it."""
+    """Say on standard output what begins: a mistake's line stands alone on standard error.
+
+    Of several processes, one says it.
+    """
+    if is_main():
+        print(text, flush=True)
+
+
+def _say(text: str) -> None:
     if is_main():
         print(text, file=sys.stderr, flush=True)
 
@@ -91,11 +99,11 @@ class _Lines(Count):
         if now - self.last >= SECONDS_BETWEEN_LINES and self.done != self.total:
             self.last = now
             seconds = now - self.start
-            announce(_line(self.description, self.done, self.total, seconds, self.unit))
+            _say(_line(self.description, self.done, self.total, seconds, self.unit))
 
     def end(self) -> None:
         seconds = time.monotonic() - self.start
-        announce(_line(self.task, self.done, None, seconds, self.unit))
+        _say(_line(self.task, self.done, None, seconds, self.unit))
 
 
 class _Bar(Count):

@@ -82,7 +82,7 @@ def test_a_wrong_type(work):
         "params.yaml",
         "train.epochs",
         "many",
-        "a whole number from 1 to 100000 is needed",
+        "a whole number from 0 to 100000 is needed",
     )
 
 

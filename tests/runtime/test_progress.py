@@ -155,8 +155,8 @@ def test_an_announcement_is_made_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     announce("train at/0, run 1 of 2")
-    assert capsys.readouterr().err == "train at/0, run 1 of 2\n"
+    assert capsys.readouterr().out == "train at/0, run 1 of 2\n"
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")
     announce("train at/0, run 1 of 2")
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().out == ""
