@@ -68,11 +68,9 @@ def run_restricted(project: Project, name: str, monkeypatch: pytest.MonkeyPatch,
     """Run a stage in this process with only the parameters that it declares, and `without` one of them."""
     paths, command = declared(project, name)
     assert without in ("", *paths)
-    paths = [path for path in paths if path != without]
+    paths = [path for path in (*paths, *SAID) if path != without]
     monkeypatch.chdir(project.path)
-    monkeypatch.setattr(
-        mdprop.config, "load_params", lambda path: restrict(load_params(path), [*paths, *SAID])
-    )
+    monkeypatch.setattr(mdprop.config, "load_params", lambda path: restrict(load_params(path), paths))
     _, _, module, *arguments = command.split()
     app = importlib.import_module(module).app
     return CliRunner().invoke(app, arguments)
