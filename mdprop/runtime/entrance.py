@@ -35,13 +35,17 @@ def run_stage(stage: Callable[[], object]) -> None:
     tune_libraries()
     if started_by_torchrun() or started_by_dvc():
         _end_after(launcher() or os.getppid())
+    reports_errors(_stoppable)(functools.partial(_to_its_end, stage))
+
+
+def _to_its_end(stage: Callable[[], object]) -> None:
     try:
         with _last_steps() as last:
             if started_by_dvc():
                 from mdprop.runtime.state import states_folder
 
                 at_last(functools.partial(forget_noted, states_folder()))
-            reports_errors(_flushed)(functools.partial(_stoppable, stage))
+            _flushed(stage)
     except SystemExit as end:
         if end.code or not last:
             raise
@@ -90,7 +94,12 @@ def at_last(step: Callable[[], object]) -> None:
 
 
 def _end(last: list[Callable[[], object]]) -> NoReturn:
-    """End the process with its last steps, as taking apart torch takes a second in which it may be killed."""
+    """End the process with its last steps, as taking apart torch takes a second in which it may be killed.
+
+    They are short, and the stage did well: Ctrl-C and SIGTERM come too late for them.
+    """
+    for late in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(late, signal.SIG_IGN)
     atexit._run_exitfuncs()
     for step in last:
         step()

@@ -12,11 +12,15 @@ from mdprop.runtime.entrance import at_last
 from tests.helpers import PROJECT
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from mdprop.errors import DataError
 from mdprop.files import whole_file
 from mdprop.runtime.entrance import at_last, run_stage
+
+def stop():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 def stage():
     assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
@@ -25,6 +29,8 @@ def stage():
         print("ε", file=sys.stderr)
     if sys.argv[1].startswith("last"):
         at_last(Path("results").unlink)
+        if sys.argv[1] == "last, and too late a stop":
+            at_last(stop)
         assert Path("results").exists()
     if sys.argv[1] == "orphaned":
         parent = os.getppid()
@@ -91,13 +97,14 @@ def test_stopped_it_leaves_nothing_half_written(tmp_path: Path, number: signal.S
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("case", "left"), [("last", False), ("last, mistake", True)])
+@pytest.mark.parametrize(("case", "left"), [("last", False), ("last, mistake", True), ("last, and too late a stop", False)])
 def test_last_steps_are_those_of_a_stage_that_did_well(tmp_path: Path, case: str, left: bool) -> None:
     (tmp_path / "results").touch()
     program = start(tmp_path, case, DVC_STAGE="stage")
-    program.communicate()
+    said = program.communicate()[1]
     assert program.returncode == 2 * left
     assert (tmp_path / "results").exists() == left
+    assert said == "error: no ε here\n" * left
 
 
 def test_without_a_stage_the_last_step_is_at_once() -> None:
