@@ -65,11 +65,13 @@ def make(tasks: Sequence[Task], folder: Path, project: Path, jobs: int, say: Cal
     """Make all tasks, `jobs` at a time, each in a workspace below `WORKSPACES`, and keep what came out.
 
     Each is kept as soon as it is done. Raises the error of the first that fails, once those that run
-    have ended; the same call goes on.
+    have ended; Ctrl-C and SIGTERM end them. The same call goes on.
     """
     free: SimpleQueue[Workspace] = SimpleQueue()
+    workspaces = []
     for number in range(min(jobs, len(tasks))):
-        free.put(Workspace(project, project / WORKSPACES / f"{folder.name}-{number}"))
+        workspaces.append(Workspace(project, project / WORKSPACES / f"{folder.name}-{number}"))
+        free.put(workspaces[-1])
     keeping, done = Lock(), 0
 
     def one(task: Task) -> None:
@@ -90,9 +92,16 @@ def make(tasks: Sequence[Task], folder: Path, project: Path, jobs: int, say: Cal
         try:
             for future in as_completed(running):
                 future.result()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                for workspace in workspaces:
+                    workspace.stop()
             raise
+        finally:
+            pool.shutdown()
+            for workspace in workspaces:
+                workspace.release()
 
 
 def _keep(task: Task, workspace: Workspace, folder: Path, seconds: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from mdprop.errors import ResultError
+from mdprop.runtime.locks import locked
 
 CODE = ("mdprop", "stages", "dvc.yaml", ".dvcignore", "surrogates/README.md")
 
@@ -20,12 +21,22 @@ CODE = ("mdprop", "stages", "dvc.yaml", ".dvcignore", "surrogates/README.md")
 class Workspace:
     """It has the project's code as it is now, its raw data and its cache of DVC, and its own results.
 
-    One run at a time. A run that was interrupted goes on where it was.
+    One run at a time. A run that was interrupted goes on where it was. Raises `ResultError` while
+    another process has the folder, also the DVC that a killed one left behind.
     """
 
     def __init__(self, project: Path, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log.txt"
+        self._running: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = locked(folder / "lock")
+        if lock is None:
+            raise ResultError(
+                f"{folder} is in use by another `mdprop study run`, or by what it left: wait for it"
+            )
+        self._lock = lock
+        (folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)  # of a DVC that was killed
         for name in CODE:
             self._copy(project / name, folder / name)
         (folder / ".dvc").mkdir(exist_ok=True)
@@ -58,10 +69,26 @@ class Workspace:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with self.log.open("w", encoding="utf-8") as log:
-            done = subprocess.run(
-                ["dvc", "repro", target], cwd=self.folder, env=env, stdout=log, stderr=subprocess.STDOUT
+            self._running = subprocess.Popen(
+                ["dvc", "repro", target],
+                cwd=self.folder,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[self._lock],
             )
-        if done.returncode:
+            failed = self._running.wait()
+        if failed:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             said = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else "")
             raise ResultError(f"{target}: {said} (all of it: {self.log})")
+
+    def stop(self) -> None:
+        """End the run, which fails; its DVC and its stages have ended then."""
+        if self._running is not None:
+            self._running.terminate()
+            self._running.wait()
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        os.close(self._lock)
