@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from mdprop.errors import ModelError
 from mdprop.layers import extract_branch, multi_batchnorms, route
 from mdprop.models import build_model, export_network, load_model, place, save_model
+from mdprop.models.efficientnet import efficientnet_lite0
 from tests.helpers import randomize_norms
 
 NAME = "efficientnet_lite0"
@@ -42,6 +43,22 @@ def test_pretrained_features_are_the_packages() -> None:
             head = model.network.get_submodule("_fc")(expected.mean((2, 3)))
             assert_close(embeddings, nn.functional.normalize(head, dim=1))
     assert len(multi_batchnorms(model)) == 49
+
+
+@pytest.mark.usefixtures("packages")
+@pytest.mark.parametrize("size", [(33, 47), (56, 80)])
+def test_padding_is_the_packages_at_any_size(size: tuple[int, int]) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    theirs = EfficientNet.from_name("efficientnet-lite0", num_classes=4, image_size=None).eval()
+    ours = efficientnet_lite0(4).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.rand(2, 3, *size)
+    for network in (theirs, ours):
+        network(images).square().sum().backward()
+    assert_close(ours(images), theirs(images))
+    for name, parameter in theirs.named_parameters():
+        assert_close(ours.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("packages")

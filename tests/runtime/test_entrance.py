@@ -97,7 +97,9 @@ def test_stopped_it_leaves_nothing_half_written(tmp_path: Path, number: signal.S
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("case", "left"), [("last", False), ("last, mistake", True), ("last, and too late a stop", False)])
+@pytest.mark.parametrize(
+    ("case", "left"), [("last", False), ("last, mistake", True), ("last, and too late a stop", False)]
+)
 def test_last_steps_are_those_of_a_stage_that_did_well(tmp_path: Path, case: str, left: bool) -> None:
     (tmp_path / "results").touch()
     program = start(tmp_path, case, DVC_STAGE="stage")
