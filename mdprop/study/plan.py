@@ -39,17 +39,23 @@ class Group(Section):
 class Table(Section):
     """Rows of stored runs by columns of input sets.
 
-    rows: label -> <group>/<method>, or <group>/<key>=<value>/<method> of a grid; @<branch> behind it.
+    rows: label -> <group>/<method>, or <group>/<key>=<value>/<method> of a grid; @<branch> behind it,
+        <study>: before it, for runs of another study.
     columns: label -> input set, whose Recall@1 is shown, or <input set>.<metric>. Several input sets,
         `a & b`: the share of queries that are right in all of them, the worst case of those attacks.
-    against: the label of the row that others are compared with.
+    against: the label of the row that others are compared with, or of each row: label -> label.
     attacked: how, where the input set is not clean.
     """
 
     rows: dict[str, Text]
     columns: dict[str, Text]
-    against: str | None = None
+    against: str | dict[str, str] | None = None
     attacked: Literal["ratio", "difference"] = "difference"
+
+    def reference(self, label: str) -> str | None:
+        """The label of the row that a row is compared with."""
+        found = self.against.get(label) if isinstance(self.against, dict) else self.against
+        return None if found == label else found
 
 
 class Plot(Section):

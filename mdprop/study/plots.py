@@ -78,7 +78,7 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     described = (
-        f"{wanted.title}, clean and attacked Recall@1 in %. {'; '.join(words)}. {origin(folder, all_rows)}"
+        f"{wanted.title}, clean and attacked Recall@1 in %. {'; '.join(words)}. {origin(all_rows, folder)}"
     )
     return text.getvalue(), described.replace("[", "(").replace("]", ")").replace("`", "")
 

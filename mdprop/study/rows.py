@@ -14,14 +14,15 @@ from mdprop.errors import ParameterError
 from mdprop.files import read_json
 from mdprop.report.intervals import Hits, read_hits
 from mdprop.runs import Run
-from mdprop.study.plan import Study, Unit, units
+from mdprop.study.plan import Study, Unit, read_study, units
 from mdprop.study.stored import DESCRIPTION, describe, stored_run
 
 
 @dataclass(frozen=True)
 class Row:
-    """The seeds of one method at one point, answering through one branch."""
+    """The seeds of one method at one point of a study, answering through one branch."""
 
+    study: str
     runs: tuple[Run, ...]
     row: str
     """As in `read_hits`: the method, or <method>@<branch>."""
@@ -71,7 +72,9 @@ def find_row(study: Study, folder: Path, text: str) -> Row:
     wanted = [unit for unit in units(study) if str(unit.place) == group and unit.method == method]
     if not wanted:
         raise ParameterError(f"{folder}/study.yaml: '{text}' is no <group>/<method> of its runs")
-    return Row(_stored(folder, wanted), method if branch in ("", CLEAN) else f"{method}@{branch}")
+    return Row(
+        folder.name, _stored(folder, wanted), method if branch in ("", CLEAN) else f"{method}@{branch}"
+    )
 
 
 def _stored(folder: Path, wanted: Iterable[Unit]) -> tuple[Run, ...]:
@@ -83,8 +86,13 @@ def rows_of(study: Study, folder: Path, rows: Mapping[str, str]) -> dict[str, Ro
     """The rows of a table by their labels. `*` in a place stands for every point of a group's grid:
     a row for each, whose label has the values of the point in place of `*`.
     """
-    found = {}
+    found: dict[str, Row] = {}
     for label, text in rows.items():
+        other, _, here = text.rpartition(":")
+        if other:
+            there = folder.with_name(other)
+            found |= rows_of(read_study(there / "study.yaml"), there, {label: here})
+            continue
         group, _, rest = text.partition("/*/")
         if not rest:
             found[label] = find_row(study, folder, text)

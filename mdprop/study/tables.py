@@ -24,20 +24,21 @@ def table(study: Study, folder: Path, name: str) -> str:
     rows = {label: row for label, row in rows_of(study, folder, wanted.rows).items() if row.runs}
     results = {label: row.hits(wanted.columns.values()) for label, row in rows.items()}
     intervals = recall_intervals(results)
-    against = comparisons(results, wanted.against) if wanted.against in results else {}
+    references = {label: wanted.reference(label) for label in rows}
+    against = {name: comparisons(results, name) for name in {*references.values()} & results.keys() if name}
     lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
     for label, row in rows.items():
         cells = []
         for column in wanted.columns.values():
             input_set, _, metric = column.partition(".")
             if metric:
-                reference = rows.get(wanted.against or "")
+                reference = rows.get(references[label] or "")
                 cells.append(_metric_cell(row, reference, input_set, metric))
             else:
-                compared = against.get(label, {}).get(column)
+                compared = against.get(references[label] or "", {}).get(label, {}).get(column)
                 cells.append(_recall_cell(intervals[label].get(column), compared, wanted, column))
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + origin(folder, list(rows.values())) + "\n"
+    return "\n".join(lines) + "\n\n" + origin(list(rows.values()), folder) + "\n"
 
 
 def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> str:
@@ -62,7 +63,7 @@ def _metric_cell(row: Row, reference: Row | None, input_set: str, metric: str) -
     mean = sum(values.values()) / len(values)
     over_seeds = mean_of_seeds(list(values.values()))
     text = f"{mean:.3f}" + (f" ({span(over_seeds, decimals=3, scale=1)})" if over_seeds else "")
-    if reference is None or reference is row:
+    if reference is None:
         return text
     theirs = reference.metric(input_set, metric)
     both = sorted(values.keys() & theirs.keys())
@@ -73,19 +74,23 @@ def _metric_cell(row: Row, reference: Row | None, input_set: str, metric: str) -
     return f"{text}<br>{difference.value:+.3f}{mark} ({span(difference, decimals=3, scale=1, signed=True)})"
 
 
-def origin(folder: Path, rows: Sequence[Row]) -> str:
-    """Where numbers are from: seeds, command, commits, hardware, versions."""
+def origin(rows: Sequence[Row], folder: Path) -> str:
+    """Where numbers are from: seeds, command, commits, hardware, versions.
+
+    folder: that of the study, whose command is named where there are no numbers yet.
+    """
     known = [description for row in rows for description in row.descriptions()]
     if not known:
         return f"No results yet: `mdprop study run {folder.name}`."
     seeds = sorted({run.seed for row in rows for run in row.runs})
     named = ", ".join(map(str, seeds))
+    commands = ", ".join(f"`mdprop study run {name}`" for name in dict.fromkeys(row.study for row in rows))
 
     def of(key: str) -> str:
         return ", ".join(sorted({description["provenance"][key] for description in known}))
 
     processors = ", ".join(sorted({description["processor"] for description in known}))
     return (
-        f"Seed{'s' if len(seeds) > 1 else ''} {named}; `mdprop study run {folder.name}`; "
+        f"Seed{'s' if len(seeds) > 1 else ''} {named}; {commands}; "
         f"commit {of('commit')}; one thread of {processors}, torch {of('torch')}."
     )

@@ -138,6 +138,31 @@ def test_cells_are_those_of_the_statistics(folder: Path, study: Study) -> None:
     assert densities == [0.5, 0.5, 0.5] and "0.500" in lines["| ours, multi"]
 
 
+def test_rows_of_another_study_and_a_reference_for_each_row(folder: Path, study: Study) -> None:
+    other = folder.with_name("all")
+    other.mkdir()
+    (other / "study.yaml").write_text("""
+about: y
+runs: {}
+tables:
+  claims:
+    rows: {a: "s:a/standard", b: "s:a/mdprop", "T *": "s:sweep/*/mdprop"}
+    columns: {clean: clean, density: clean.density_ratio}
+    against: {b: a}
+""")
+    lines = table(read_study(other / "study.yaml"), other, "claims").splitlines()
+    theirs = table(study, folder, "claims").splitlines()
+    assert [line.partition(" | ")[0] for line in lines[2:6]] == [
+        "| a",
+        "| b",
+        "| T targets 1",
+        "| T targets 5",
+    ]
+    assert lines[3].split(" | ")[1] == theirs[3].split(" | ")[1]
+    assert "<br>" in lines[3] and not any("<br>" in line for line in (lines[2], *lines[4:]))
+    assert "`mdprop study run s`" in lines[-1] and "`mdprop study run all`" not in lines[-1]
+
+
 def test_the_worst_case_of_several_input_sets(folder: Path, study: Study) -> None:
     row = rows_of(study, folder, {"x": "a/mdprop"})["x"]
     found = row.hits(["clean", "single", "clean & single"])
