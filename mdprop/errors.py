@@ -84,10 +84,27 @@ def disk_error(error: OSError, path: object = None) -> DiskError | None:
     return DiskError(f"{named} cannot be written ({os.strerror(error.errno or 0)}): {remedy}, then run again")
 
 
+PIPELINE_PACKAGES = ("dvc", "dvclive", "fontTools", "jinja2", "matplotlib")
+"""What the extra `pipeline` brings, by the names of import: the library does without."""
+
+
+def missing_package(error: BaseException) -> MDPropError | None:
+    """In one line, which package of the pipeline is not installed; None for any other error."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if name not in PIPELINE_PACKAGES:
+        return None
+    return MDPropError(
+        f"this needs {name}, which is installed with the pipeline: "
+        'pip install "mdprop[pipeline]", or pip install -e ".[pipeline]" in a checkout'
+    )
+
+
 def mistake_in(error: BaseException) -> MDPropError | None:
-    """What the user can mend: the error itself, or the trouble of a disk that it came from."""
+    """What the user can mend: the error itself, a missing package, or the trouble of a disk behind it."""
     if isinstance(error, MDPropError):
         return error
+    if missing := missing_package(error):
+        return missing
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and (trouble := disk_error(cause)):

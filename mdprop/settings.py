@@ -7,7 +7,7 @@ ends are what no one needs; what more data or memory would allow is not held aga
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,6 +33,12 @@ class Refusals(ValueError):
     def __init__(self, problems: Sequence[Refused]) -> None:
         super().__init__("; ".join(f"{p.key}: {p}" if p.key else str(p) for p in problems))
         self.problems = problems
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """Those that differ from an earlier one by case only: some file systems take the two for one."""
+    seen: dict[str, str] = {}
+    return [name for name in names if seen.setdefault(name.casefold(), name) != name]
 
 
 def whole(least: int, most: int, *, or_zero: bool = False) -> BeforeValidator:

@@ -48,6 +48,7 @@ def report(params: Annotated[Path, typer.Option(help="The parameters.")] = Path(
         provenance=read_provenance(runs),
         notes=notes(manifest),
         ablations=target_ablations([p.method(name) for name in p.methods.all], p.attack.targets),
+        evaluated=manifest["settings"]["evaluate"],
     )
     print(table)
 

@@ -21,8 +21,10 @@ def surrogate(
 ) -> None:
     from mdprop.config import load_params
     from mdprop.runs import Run
+    from mdprop.runtime.progress import announce
 
     p, run = load_params(params), Run.named(source)
+    announce(f"surrogate {run.among([Run.named(name) for name in p.adversary.sources])}")
 
     from mdprop.robustness.sets import attacks_for_others, make_kept_sets
     from mdprop.runtime.memory import keep_memory

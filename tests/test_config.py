@@ -164,7 +164,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"corruptions.severities": [0]}, "corruptions.severities.0 = 0: "),
     (
         {"corruptions.kinds": ["fog"], "adversary.sets.fog_3": {"goal": "untargeted"}},
-        "adversary.sets.fog_3: a corruption is called so; give the set another name",
+        "adversary.sets: 'fog_3' is a corruption: give the set another name",
     ),
     ({"adversary.sets.corruptions": {"goal": "untargeted"}}, "'corruptions' is taken: give the set another"),
     ({"adversary.sets.strong": {"epsilon": 0.1}}, "key 'adversary.sets.strong.goal' is missing: add it"),
@@ -206,6 +206,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "adversary.branches = ['multitarget']: no method has a branch 'multitarget'; there are:",
     ),
     ({"adversary.branches": ["clean+0%multi_target"]}, "'clean+0%multi_target' is no batch-norm branch"),
+    ({"adversary.sets.Clean": {"goal": "untargeted"}}, "adversary.sets: 'Clean' is taken"),
+    (
+        {"adversary.sets.a": {"goal": "untargeted"}, "adversary.sets.A": {"goal": "untargeted"}},
+        "adversary.sets: 'a' differs from another set by case only: rename one",
+    ),
+    (
+        {"recipes.AT": [{"goal": "single_target"}], "methods.single_target": ["at", "AT"]},
+        "methods: 'AT' differs from another method by case only: rename one",
+    ),
+    ({"seeds": list(range(1001))}, ": at most 1000 are allowed"),
     ({"adversary.branches": ["clean", "clean"]}, "names a branch twice"),
     ({"adversary.branches": []}, "adversary.branches = []: "),
     # recipes
@@ -421,7 +431,7 @@ def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
         ("a: &a [*a]\nb: 1\n---\nc: 2", "is not valid YAML: line 3: but found another document"),
         ("a: 2020-13-45", "is not valid YAML: month must be in"),
         ("train:\n\tepochs: 2", "cannot start any token; indent with spaces"),
-        ("# " + "x" * 2**20, "has more than 1048576 bytes"),
+        ("# " + "x" * 2**20, "has more than 131072 bytes"),
         ("- a list", ": sections with keys are needed, such as `train:`, not list"),
     ],
 )

@@ -64,6 +64,30 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
         command()
 
 
+@pytest.mark.parametrize("name", ["dvc", "matplotlib.axes"])
+def test_a_missing_package_of_the_pipeline_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def command() -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    with pytest.raises(SystemExit, match="2"):
+        command()
+    package = name.partition(".")[0]
+    assert capsys.readouterr().err.startswith(
+        f"error: this needs {package}, which is installed with the pipeline"
+    )
+
+
+@pytest.mark.parametrize("name", ["torch", "mdprop.gone", None])
+def test_another_missing_module_is_a_fault_of_ours(name: str | None) -> None:
+    @reports_errors
+    def command() -> None:
+        raise ModuleNotFoundError("No module named", name=name)
+
+    with pytest.raises(ModuleNotFoundError, match="No module named"):
+        command()
+
+
 def test_a_full_disk_is_one_line_wherever_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     @reports_errors
     def command() -> None:

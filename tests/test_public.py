@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import mdprop
+from mdprop.errors import PIPELINE_PACKAGES
 from tests.helpers import PROJECT
 
 FIXED = {
@@ -31,7 +33,7 @@ FIXED = {
 }
 LIBRARY = {"Evaluation", "Method", "Threat", "build_model", "evaluate", "fit", "load_model"}
 PUBLIC = FIXED | LIBRARY
-PIPELINE_ONLY = ("dvc", "dvclive", "fontTools", "matplotlib", "typer")
+PIPELINE_ONLY = (*PIPELINE_PACKAGES, "typer")
 
 
 def test_the_public_names_are_there() -> None:
@@ -76,13 +78,32 @@ print(mdprop.evaluate(model, batches, queries=0, ks=[1]).recall)
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
-def test_the_library_is_installed_without_the_pipeline() -> None:
-    """The group `library` in pyproject.toml has the requirements of the package, without these."""
+def test_what_only_the_pipeline_needs_is_an_extra_of_that_name() -> None:
     tomllib = pytest.importorskip("tomllib")  # of Python 3.11
-    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    every, library = settings["project"]["dependencies"], settings["dependency-groups"]["library"]
-    apart = {"dvc", "dvclive", "fonttools", "jinja2", "matplotlib", "typer"}
-    assert library == [text for text in every if text.partition(">")[0] not in apart]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    apart = {text.partition(">")[0] for text in extras["pipeline"]}
+    assert apart == {name.lower() for name in PIPELINE_PACKAGES}
+    assert not apart & {text.partition(">")[0] for text in project["dependencies"]}
+    assert "mdprop[pipeline]" in extras["dev"]
+
+
+@pytest.mark.parametrize("command", [("mdprop", "compare", "--all"), ("mdprop", "study", "docs")])
+def test_a_command_of_the_pipeline_says_what_to_install(command: tuple[str, ...]) -> None:
+    code = f"""
+import runpy
+import sys
+sys.modules.update(dict.fromkeys({PIPELINE_PACKAGES}))
+sys.argv = {["x", *command[1:]]}
+runpy.run_module("{command[0]}", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r'error: this needs \w+, which is installed with the pipeline: pip install "mdprop\[pipeline\]", '
+        r'or pip install -e "\.\[pipeline\]" in a checkout\n',
+        done.stderr,
+    )
 
 
 def test_types_are_shipped() -> None:

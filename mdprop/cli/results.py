@@ -23,9 +23,11 @@ def table(metrics: MetricsOption = METRICS) -> None:
     from mdprop.report.terminal import terminal_table
 
     summary = read_summary(metrics)
-    threats = load_params(PARAMS).adversary.sets if PARAMS.exists() else {}
+    params = load_params(PARAMS) if PARAMS.exists() else None
+    threats = params.adversary.sets if params else {}
     intervals = load_intervals(metrics.with_name("intervals.json"), summary)
-    print(terminal_table(summary, threats, width(), intervals))
+    evaluated = params.dataset.evaluate if params else "test"
+    print(terminal_table(summary, threats, width(), intervals, evaluated))
 
 
 @app.command()

@@ -33,6 +33,8 @@ def run(
             print(task.unit)
     print(f"{folder}: {len(tasks)} run(s) are missing")
     if tasks and not dry:
+        import dvc  # noqa: F401  # not installed, it is missed here and not by a run
+
         make(tasks, folder, Path.cwd(), jobs, lambda line: print(line, flush=True))
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mdprop.attacks.goals import ProtocolName, get_goal
 from mdprop.attacks.threat import RunName, Threat
 from mdprop.branches import CLEAN, parse_branch
+from mdprop.corruptions import parse_set
 from mdprop.methods import Slice
 from mdprop.runs import ALONE, CHECKS, CORRUPTED, GALLERY, SCORE, WORST_CASE
 from mdprop.settings import (
@@ -26,6 +27,7 @@ from mdprop.settings import (
     Steps,
     Targets,
     Units,
+    alike,
     too_large,
     whole,
 )
@@ -136,9 +138,13 @@ class AdversarySettings(Section):
     def _named(cls, sets: dict[str, Threat]) -> dict[str, Threat]:
         if not sets:
             raise ValueError("name at least one set, such as single_target: {goal: single_target}")
-        for name in (CLEAN, GALLERY, ALONE, WORST_CASE, SCORE, CHECKS, CORRUPTED):
-            if name in sets:
+        for name in sets:
+            if name.lower() in (CLEAN, GALLERY, ALONE, WORST_CASE, SCORE, CHECKS, CORRUPTED):
                 raise ValueError(f"'{name}' is taken: give the set another name")
+            if parse_set(name):
+                raise ValueError(f"'{name}' is a corruption: give the set another name")
+        for name in alike(sets):
+            raise ValueError(f"'{name}' differs from another set by case only: rename one")
         return sets
 
     def problems(self) -> Iterator[Refused]:

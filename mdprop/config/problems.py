@@ -1,11 +1,11 @@
-"""What pydantic finds wrong with params.yaml, in the words of params.yaml."""
+"""What pydantic finds wrong with params.yaml, and files like it, in the words of those files."""
 
 from __future__ import annotations
 
 import difflib
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,7 +13,7 @@ from mdprop.attacks.threat import Threat
 from mdprop.config.schema import Params
 from mdprop.data.readers import settings_class
 from mdprop.methods import Slice
-from mdprop.settings import Refusals
+from mdprop.settings import Refusals, Section
 
 LONGEST_LINE = 400
 LONGEST_VALUE = 60
@@ -28,6 +28,7 @@ _WORDS = {
     "string_pattern_mismatch": "letters, digits, _ and - are allowed, at most 64",
     "invalid_key": "a key must be a text: put it in quotes",
     "tuple_type": "a list is needed, such as [a, b]",
+    "list_type": "a list is needed, such as [a, b]",
     "too_short": "the list is empty; at least one is needed",
     "dict_type": "keys with values are needed",
     "model_type": "keys with values are needed",
@@ -37,29 +38,32 @@ _WORDS = {
 Place = tuple[int | str, ...]
 
 
-def problem_lines(error: ValidationError, raw: dict[Any, Any]) -> list[str]:
-    """A line for each finding: key, value, what is allowed; unknown keys before all others."""
+def problem_lines(error: ValidationError, raw: dict[Any, Any], whole: type[Section] = Params) -> list[str]:
+    """A line for each finding: key, value, what is allowed; unknown keys before all others.
+
+    whole: the section that the file holds.
+    """
     found = error.errors(include_url=False)
     unknown = [p for p in found if p["type"] == "extra_forbidden"]
     misspelt = {
         (*p["loc"][:-1], key)
         for p in unknown
-        for key in difflib.get_close_matches(str(p["loc"][-1]), _allowed_keys(p["loc"][:-1], raw))
+        for key in difflib.get_close_matches(str(p["loc"][-1]), _allowed_keys(p["loc"][:-1], raw, whole))
     }
     rest = [p for p in found if p not in unknown and not (p["type"] == "missing" and p["loc"] in misspelt)]
-    lines = [line for problem in [*unknown, *rest] for line in _lines(problem, raw)]
+    lines = [line for problem in [*unknown, *rest] for line in _lines(problem, raw, whole)]
     return [
         _printable(textwrap.shorten(line, LONGEST_LINE, placeholder=" ...")) for line in dict.fromkeys(lines)
     ]
 
 
-def _lines(problem: Any, raw: dict[Any, Any]) -> Iterator[str]:
+def _lines(problem: Any, raw: dict[Any, Any], whole: type[Section]) -> Iterator[str]:
     place: Place = tuple(part for part in problem["loc"] if part != "[key]")
     kind = problem["type"]
     if kind == "too_short" and problem["input"]:
         return  # of a list whose items are refused themselves
     if kind == "extra_forbidden":
-        allowed = ", ".join(_allowed_keys(place[:-1], raw))
+        allowed = ", ".join(_allowed_keys(place[:-1], raw, whole))
         yield f"unknown key '{_shown_key(place)}'; allowed here: {allowed}"
     elif kind == "missing" and isinstance(place[-1], str):
         yield f"key '{_shown_key(place)}' is missing: add it"
@@ -96,6 +100,8 @@ def _words(problem: Any) -> str:
         return "a run is needed, such as standard/0"
     if kind == "literal_error":
         return f"{context['expected'].replace(chr(39), '')} is needed"
+    if kind == "too_long":
+        return f"at most {context['max_length']} are allowed"
     if kind == "string_too_long":
         return f"a text of at most {context['max_length']} characters is needed"
     return _WORDS.get(kind, "this is not allowed here")
@@ -131,15 +137,17 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def _allowed_keys(path: Sequence[int | str], raw: Any) -> list[str]:
-    """The keys of the section at a path of params.yaml."""
-    if path[:1] == ("datasets",):
-        return list(settings_class(raw["datasets"][path[1]]).model_fields)
-    if path[:1] == ("recipes",):
-        return list(Slice.model_fields)
-    if path[:2] == ("adversary", "sets"):
-        return list(Threat.model_fields)
-    section: Any = Params
+def _allowed_keys(path: Sequence[int | str], raw: Any, whole: type[Section]) -> list[str]:
+    """The keys of the section at a path of the file."""
+    if whole is Params:
+        if path[:1] == ("datasets",):
+            return list(settings_class(raw["datasets"][path[1]]).model_fields)
+        if path[:1] == ("recipes",):
+            return list(Slice.model_fields)
+        if path[:2] == ("adversary", "sets"):
+            return list(Threat.model_fields)
+    section: Any = whole
     for key in path:
-        section = section.model_fields[str(key)].annotation
+        inner = get_args(section)
+        section = inner[1] if inner else section.model_fields[str(key)].annotation
     return list(section.model_fields)

@@ -16,7 +16,7 @@ from mdprop.data.readers.entries import Evaluated
 from mdprop.data.readers.settings import ImageSettings
 from mdprop.errors import ParameterError
 from mdprop.methods import METHODS, Method, Slice
-from mdprop.settings import FilePath, Name, Refused, Section, Seed, Share, Text, number, whole
+from mdprop.settings import FilePath, Name, Refused, Section, Seed, Share, Text, alike, number, whole
 
 GroupRate = Annotated[float, number(0, 1000)]
 
@@ -32,6 +32,8 @@ class Methods(Section):
         for family, names in self:
             if len(set(names)) != len(names):
                 yield Refused(family, "names a method twice: name it once")
+        for name in alike(self.all):
+            yield Refused("", f"'{name}' differs from another method by case only: rename one")
         if not self.all:
             yield Refused("", f"name at least one method: {', '.join(METHODS)}")
 
@@ -120,7 +122,7 @@ class EvaluateSettings(Section):
 class Params(Section):
     """All of params.yaml. `DatasetChoice` names the block of `datasets` in use."""
 
-    seeds: tuple[Seed, ...] = Field(strict=False, min_length=1)
+    seeds: tuple[Seed, ...] = Field(strict=False, min_length=1, max_length=1000)
     methods: Methods
     recipes: dict[Name, Annotated[tuple[Slice, ...], Field(strict=False)] | None]
     dataset: DatasetChoice

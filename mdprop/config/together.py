@@ -125,8 +125,6 @@ def _attacks(params: Params, methods: Mapping[str, Method]) -> Iterator[Refused]
     runs = {f"{name}/{seed}": set(m.branches) for name, m in methods.items() for seed in params.seeds}
     everywhere = set().union(*runs.values())
     for name, threat in params.adversary.sets.items():
-        if name in params.corruptions.sets:
-            yield Refused(f"adversary.sets.{name}", "a corruption is called so; give the set another name")
         if threat.source is not None and threat.source not in runs:
             yield Refused(
                 f"adversary.sets.{name}.source",

@@ -73,7 +73,7 @@ def _hashes(store: ImageStore, split: str) -> NDArray[np.uint8]:
         return np.packbits(phash(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)).hash)
 
     with ThreadPoolExecutor() as pool:
-        hashes = track(pool.map(hash_one, range(len(store))), f"hashing {split}", len(store))
+        hashes = track(pool.map(hash_one, range(len(store))), f"hashing {split}", len(store), "images")
         return np.array(list(hashes), dtype=np.uint8).reshape(-1, BITS // 8)
 
 

@@ -55,7 +55,7 @@ def pack(
                 labels = {}
             labels |= {name: next(new_label) for name in classes if name not in labels}
             images = _ordered(pool, encode_one, entries_of(classes), ahead=4 * workers)
-            images = track(images, f"preparing {name} {split}", sum(map(len, classes.values())))
+            images = track(images, f"preparing {name} {split}", sum(map(len, classes.values())), "images")
             sizes = Counter(dict.fromkeys(classes, 0))
             content = hashlib.sha256()
             rows = _kept(split, images, entries_of(classes), labels, audit)

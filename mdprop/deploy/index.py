@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdprop.deploy.pictures import embed_files, images_in, refuse
 from mdprop.deploy.trained import Trained
-from mdprop.errors import DataError, ResultError, disk_error
+from mdprop.errors import DataError, DiskError, ResultError, disk_error
 from mdprop.files import read_sealed_json, sealed_json, whole_file, write_files
 from mdprop.runtime.provenance import provenance
 from mdprop.runtime.scratch import scratch_beside
@@ -96,8 +97,10 @@ def build_index(trained: Trained, images: Path, out: Path, *, skip: bool = False
     without images, and where `out` is no index.
     """
     _refuse_foreign(out)
+    with _written(out), scratch_beside(out):
+        pass  # a place that takes nothing shows before the work
     entries = images_in(images)
-    kept, vectors, errors = embed_files(trained, entries, f"indexing {images}, images")
+    kept, vectors, errors = embed_files(trained, entries, f"indexing {images}")
     if not skip:
         refuse(errors, len(entries), "mend or remove them, or leave them out with --skip")
     if not kept:
@@ -122,19 +125,27 @@ def build_index(trained: Trained, images: Path, out: Path, *, skip: bool = False
 
 
 def _write(out: Path, vectors: NDArray[np.uint8], record: Mapping[str, Any]) -> None:
+    with _written(out), scratch_beside(out) as scratch:
+        new = scratch / "new"
+        with whole_file(new / VECTORS) as partial:
+            partial.write_bytes(vectors.data)
+        content = {"vectors": file_digest(new / VECTORS), **record}
+        write_files({new / RECORD: sealed_json(content)})
+        if out.exists():
+            _refuse_foreign(out)
+            out.rename(scratch / "old")
+        new.rename(out)
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """Say `out` in what a disk refuses, not a temporary name."""
     try:
-        with scratch_beside(out) as scratch:
-            new = scratch / "new"
-            with whole_file(new / VECTORS) as partial:
-                partial.write_bytes(vectors.data)
-            content = {"vectors": file_digest(new / VECTORS), **record}
-            write_files({new / RECORD: sealed_json(content)})
-            if out.exists():
-                _refuse_foreign(out)
-                out.rename(scratch / "old")
-            new.rename(out)
-    except OSError as error:
-        raise disk_error(error, out) or DataError(f"{out} cannot be written ({error})") from None
+        yield
+    except (OSError, DiskError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        trouble = disk_error(cause, out) if isinstance(cause, OSError) else None
+        raise trouble or DataError(f"{out} cannot be written ({error})") from None
 
 
 def _refuse_foreign(out: Path) -> None:

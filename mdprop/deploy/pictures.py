@@ -71,7 +71,7 @@ def embed_files(
             vectors.append(embed_images(model, to_float(torch.stack(batch)), place).float().cpu().numpy())
             batch.clear()
 
-    pixels = track(_pixels(trained, entries), doing, len(entries))
+    pixels = track(_pixels(trained, entries), doing, len(entries), "images")
     for entry, found in zip(entries, pixels, strict=True):
         if isinstance(found, ImageError):
             errors.append(found)

@@ -58,7 +58,7 @@ def search(
     trained = Trained.at(home, branch or index.maker["branch"])
     index.refuse_other(trained)
     entries = images_in(queries) if queries.is_dir() else [image_file(queries)]
-    kept, vectors, errors = embed_files(trained, entries, "embedding queries, images")
+    kept, vectors, errors = embed_files(trained, entries, "embedding queries")
     refuse(errors, len(entries), "mend or remove them")
     base = queries if queries.is_dir() else Path()
     files = [base / entry.name for entry in kept]

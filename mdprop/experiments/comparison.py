@@ -74,7 +74,7 @@ def compare_experiments(experiments: Sequence[Experiment]) -> Compared:
         differing_parameters(experiments),
         lines,
         [*leading, *(name for name in names if name not in leading)],
-        [note for e in experiments[1:] for note in _notes(e, first)],
+        [*_evaluated_notes(experiments), *(note for e in experiments[1:] for note in _notes(e, first))],
     )
 
 
@@ -94,6 +94,13 @@ def by_parameters(experiments: Sequence[Experiment]) -> list[Experiment]:
 def _place(value: Any) -> tuple[int, float, str]:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return (0, float(value), "") if is_number else (1, 0.0, str(value))
+
+
+def _evaluated_notes(experiments: Sequence[Experiment]) -> list[str]:
+    """Whose numbers are not of test classes."""
+    found = [e.name for e in experiments if e.parameters.get("dataset.evaluate") == "validation"]
+    who = "all experiments" if len(found) == len(experiments) else ", ".join(found)
+    return [f"the numbers of {who} are of validation classes, not of test classes"] if found else []
 
 
 def _notes(experiment: Experiment, first: Experiment) -> list[str]:

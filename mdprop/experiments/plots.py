@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
 from mdprop.branches import CLEAN
 from mdprop.experiments.comparison import Compared, Line
-from mdprop.report.drawing import Plot, Point, bars, drawn, line_plot, looks, series_csv
+from mdprop.report.csvs import csv_text
+from mdprop.report.drawing import Plot, Point, bars, drawn, line_plot, looks
 
 _RECALL = "Recall@1 (%)"
 _EACH = 0.2  # inches a point
+_NAME = 18  # letters of an experiment's name in a line
 _SPREAD = 0.6  # of the room between two experiments that their methods share
 
 
@@ -66,14 +69,15 @@ def _by_name(compared: Compared, input_set: str) -> Plot:
     def draw(axes: Axes) -> None:
         for method, look in looks(series).items():
             bars(axes, series[method], **{**look, "linestyle": "none"}, label=method)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), [textwrap.fill(name, _NAME) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=_RECALL)
 
     title = _title(input_set)
     alt = f"Dot plot. {title}. {_in_words(lines, input_set)}"
-    csv = series_csv(_RECALL, "place", {method: [points] for method, points in series.items()})
+    rows = [(line.experiment.name, line.method, *_upright(line, input_set, 0)[1:4]) for line in lines]
+    csv = csv_text(["experiment", "method", _RECALL, "low", "high"], rows)
     return Plot(title, alt, drawn(title, alt, draw, methods, height=max(3.9, 1 + _EACH * len(lines))), csv)
 
 

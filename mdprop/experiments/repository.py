@@ -110,11 +110,9 @@ def experiments_of_head() -> tuple[list[str], list[str]]:
 
 @contextmanager
 def _project() -> Iterator[Repo]:
-    try:
-        from dvc.exceptions import NotDvcRepoError
-        from dvc.repo import Repo
-    except ImportError:
-        raise ParameterError("comparing experiments needs DVC: python -m pip install dvc") from None
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
     try:
         project = Repo()
     except NotDvcRepoError:

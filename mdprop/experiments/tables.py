@@ -123,13 +123,18 @@ def _cell(line: Line, input_set: str) -> str:
     return f"{100 * recall.value:.1f}  {short_span(recall)}\n{difference_text(line, input_set)}".rstrip()
 
 
-def legend(compared: Compared) -> list[str]:
-    """What the numbers are, and what could not be compared."""
+def explanation(compared: Compared) -> str:
+    """What the numbers of a cell are, from the top."""
     first = compared.experiments[0].name
-    lines = [
+    return (
         f"Recall@1 in %, with its interval of 95 %. Below: the difference from {first} in points, with its "
         f"own, paired over the queries and seeds that both have; {MARK}: it is more than chance."
-    ]
+    )
+
+
+def legend(compared: Compared) -> list[str]:
+    """What the numbers are, and what could not be compared."""
+    lines = [explanation(compared)]
     if not compared.differing:
         lines.append("No parameter differs.")
     return [*lines, *(f"note: {note}." for note in compared.notes)]

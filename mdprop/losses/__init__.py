@@ -144,9 +144,14 @@ def _small_batch(embedding_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
 def _try(key: str, name: str, options: Mapping[str, Any], module: nn.Module, *batch: Tensor) -> None:
     """Meet now, and not in the first step of training, the values that only a batch shows to be wrong."""
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            value = module(*batch)
+        embeddings = batch[0].clone().requires_grad_()
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            value = module(embeddings, *batch[1:])
         if isinstance(value, Tensor) and not value.isfinite():
             raise ArithmeticError(f"the loss of a small batch is {value.item()}")
+        if isinstance(value, Tensor) and value.requires_grad:
+            gradient = torch.autograd.grad(value, embeddings, allow_unused=True)[0]
+            if gradient is not None and not gradient.isfinite().all():
+                raise ArithmeticError("the gradient of a small batch is not finite")
     except Exception as error:  # of any kind: it is the library's
         raise refusal(key, name, options, error) from error

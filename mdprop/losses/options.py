@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import textwrap
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -110,8 +109,15 @@ def _mismatch(option: str, default: Any, value: Any) -> str | None:
         fits, needed = value is None or number or numbers, "a number, a list of numbers or null"
     else:
         fits, needed = number, "a number"
-    return None if fits else needed
+    if fits:
+        return None
+    too_large = isinstance(value, (int, float)) and LARGEST < abs(value) < float("inf")
+    return f"{needed} of at most {LARGEST:,.0f} in size" if too_large else needed
+
+
+LARGEST = 1e5
+"""What no option needs to exceed; beyond, losses overflow, or take all memory and time there is."""
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from mdprop.errors import ModelError
+from mdprop.errors import ModelError, one_line
 from mdprop.models.efficientnet import pretrained_file
-from mdprop.models.parts import head_names
+from mdprop.models.parts import broken_tensor, head_names
 from mdprop.settings import expanded
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -31,13 +31,13 @@ def load_weights(network: nn.Module, backbone: str, weights: str) -> None:
         .pt with a state dict, bare or under "state_dict" or "model", or .safetensors.
 
     Raises `ModelError` for an unknown name, a file that is missing, unreadable or of another network,
-    and where a download fails.
+    for values that no network can work with, and where a download fails.
     """
     if Path(weights).suffix.lower() in SUFFIXES:
         state: Mapping[str, Tensor] = read_state(expanded(weights, "model.weights"))
     else:
         state = _published(backbone, weights)
-    _fit(network, state, f"model.weights: {weights} does not fit {backbone}")
+    fit(network, state, f"model.weights: {weights}", backbone, but=head_names(network))
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -135,14 +135,17 @@ def _not_downloaded(url: str, error: OSError) -> ModelError:
     )
 
 
-def _fit(network: nn.Module, state: Mapping[str, Tensor], problem: str) -> None:
-    """Load all but the embedding layer; the rest must fit exactly.
+def fit(
+    network: nn.Module, state: Mapping[str, Tensor], name: str, kind: str, but: Sequence[str] = ()
+) -> None:
+    """Load a state dict into `network`, all of it but that of some layers; the rest must fit exactly.
 
-    Counters of batches, which old files lack, may be missing.
+    Counters of batches, which old files lack, may be missing. name, kind: of the file and the network.
+    Raises `ModelError` where it does not fit, and for values that no network can work with.
     """
-    heads = tuple(f"{name}." for name in head_names(network))
-    own = {key: value for key, value in network.state_dict().items() if not key.startswith(heads)}
-    given = {key: value for key, value in state.items() if not key.startswith(heads)}
+    left = tuple(f"{layer}." for layer in but)
+    own = {key: value for key, value in network.state_dict().items() if not key.startswith(left)}
+    given = {key: value for key, value in state.items() if not key.startswith(left)}
     differences = {
         "missing": [key for key in own if key not in given and not key.endswith(".num_batches_tracked")],
         "unexpected": [key for key in given if key not in own],
@@ -151,17 +154,40 @@ def _fit(network: nn.Module, state: Mapping[str, Tensor], problem: str) -> None:
             for key, value in own.items()
             if key in given and given[key].shape != value.shape
         ],
+        "of another kind": [
+            f"{key} {given[key].dtype} {given[key].layout}".replace("torch.", "")
+            for key, value in own.items()
+            if key in given and not _is_like(given[key], value)
+        ],
     }
     found = "; ".join(f"{what}: {_first(keys)}" for what, keys in differences.items() if keys)
     if any(".branches." in key for key in differences["unexpected"]):
         found += " (several batch-norm branches: write one of them with mdprop export)"
     if found:
-        raise ModelError(f"{problem}: {found}")
+        raise ModelError(f"{name} does not fit {kind}: {found}")
     network.load_state_dict(given, strict=False)
+    if unusable := _unusable(network):
+        raise ModelError(f"{name} {unusable}; use another file")
+
+
+def _is_like(given: Tensor, own: Tensor) -> bool:
+    """Whether a tensor is a plain one of numbers such as `own` has; of any precision."""
+    plain = given.layout == torch.strided and not (given.is_quantized or given.is_meta or given.is_complex())
+    return plain and (given.is_floating_point() or not own.is_floating_point())
+
+
+def _unusable(network: nn.Module) -> str | None:
+    """What is wrong with the values of a network that has its weights."""
+    state = network.state_dict()
+    if broken := broken_tensor(state):
+        return f"holds values in {broken} that are not finite"
+    negative = (k for k, v in state.items() if k.endswith("running_var") and bool((v < 0).any()))
+    name = next(negative, None)
+    return None if name is None else f"holds variances in {name} that are below 0"
 
 
 def _short(error: Exception) -> str:
-    return textwrap.shorten(str(error), 200, placeholder=" ...")
+    return textwrap.shorten(one_line(error) or type(error).__name__, 200, placeholder=" ...")
 
 
 def _first(keys: list[str], most: int = 3) -> str:

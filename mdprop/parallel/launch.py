@@ -11,9 +11,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
-from mdprop.errors import EXIT_CODE, ParameterError, mistake_in, say
+from mdprop.errors import EXIT_CODE, mistake_in, say
 from mdprop.runtime.entrance import at_last
-from mdprop.runtime.hardware import LAUNCHER, device, started_by_torchrun
+from mdprop.runtime.hardware import (
+    LAUNCHER,
+    check_torchrun,
+    count_from_environment,
+    device,
+    started_by_torchrun,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -25,11 +31,8 @@ PATIENCE = timedelta(minutes=30)
 
 
 def processes() -> int:
-    """`$MDPROP_PROCESSES`, else 1. Raises `ParameterError` for what is no number from 1."""
-    value = os.environ.get("MDPROP_PROCESSES") or "1"
-    if not value.isdecimal() or int(value) < 1:
-        raise ParameterError(f"MDPROP_PROCESSES={value}: a number from 1 is needed")
-    return int(value)
+    """`$MDPROP_PROCESSES`, else 1. Raises `ParameterError` for what is no number from 1, or too large."""
+    return count_from_environment("MDPROP_PROCESSES", 1)
 
 
 def in_processes(command: Callable[P, None]) -> Callable[P, None]:
@@ -43,6 +46,7 @@ def in_processes(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         if started_by_torchrun():
+            check_torchrun()
             _take_part(functools.partial(command, *args, **kwargs))
         elif (count := processes()) > 1:
             _start(count)

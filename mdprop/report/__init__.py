@@ -33,6 +33,7 @@ def write_report(
     provenance: Mapping[str, Any],
     notes: Sequence[str] = (),
     ablations: Sequence[Mapping[int, str]] = (),
+    evaluated: str = "test",
 ) -> str:
     """Write the report to `out_dir` and return its table for the terminal.
 
@@ -48,6 +49,7 @@ def write_report(
     provenance: {key: value}, shown as it is; no timestamps, or the bytes differ.
     notes: sentences about the images, such as which were left out.
     ablations: {T: method}, methods that differ in the number of targets of their training only.
+    evaluated: "test", or "validation", whose numbers are said to be those of validation classes.
 
     Raises `ResultError` where a metrics.json, queries.parquet, checks.json or examples.json is missing, one
     of them or a curve cannot be read, or a file cannot be written.
@@ -77,6 +79,7 @@ def write_report(
         examples=examples,
         classes=classes,
         ablations=ablations,
+        evaluated=evaluated,
     )
     write_files(
         {
@@ -92,4 +95,4 @@ def write_report(
             out / "index.html": page,
         }
     )
-    return terminal_table(summary, threats, intervals=intervals)
+    return terminal_table(summary, threats, intervals=intervals, evaluated=evaluated)

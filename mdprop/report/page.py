@@ -7,10 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote
-
-import jinja2
-from markupsafe import Markup, escape
 
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
@@ -34,6 +30,7 @@ from mdprop.report.page_tables import (
     score_table,
 )
 from mdprop.report.planes import plane_plots
+from mdprop.report.rendering import template
 from mdprop.report.sets import input_sets, levels
 from mdprop.report.verdict import SIGNS, leader, verdicts
 from mdprop.runs import WORST_CASE
@@ -55,22 +52,13 @@ def render_page(
     examples: Mapping[str, Examples] = MappingProxyType({}),
     classes: Counts = MappingProxyType({}),
     ablations: Sequence[Mapping[int, str]] = (),
+    evaluated: str = "test",
 ) -> str:
     """The page as text; `write_report` says what the arguments are."""
     sets = [replace(s, levels=levels(s.threat, channel_std)) for s in input_sets(summary, threats)]
     attacked = [s for s in sets if s.name != CLEAN]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mdprop.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["download"] = _download
-    environment.filters["breakable"] = _breakable
-    environment.filters["slug"] = _slug
     names = {label: name for found in examples.values() for label, name in found.classes.items()}
-    page = environment.get_template("index.html.j2").render(
+    page = template("index.html.j2", "mdprop.report").render(
         methods=list(dict.fromkeys(map(method_of, summary))),
         branches=list(dict.fromkeys(filter(None, map(branch_of, summary)))),
         attacks=sum(s.threat is not None for s in sets),
@@ -97,6 +85,7 @@ def render_page(
         inputs=input_table(summary, sets, channel_std),
         notes=notes,
         plots=[*recall_plots(summary, sets, intervals), *target_plots(summary, ablations, intervals)],
+        evaluated=evaluated,
         leader=leader(summary, intervals),
         signs=SIGNS,
         verdicts=verdicts(summary, sets, intervals),
@@ -120,15 +109,6 @@ def _with_contents(page: str) -> str:
     return page.replace('<nav aria-label="Sections">', f'<nav aria-label="Sections">\n{links}\n', 1)
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _download(text: str) -> str:
-    """A data URI that a browser saves as a CSV file."""
-    return "data:text/csv;charset=utf-8," + quote(text)
-
-
 def _commands(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(command, what it does): how to get these results again."""
     commit = str(provenance.get("commit", ""))
@@ -140,10 +120,5 @@ def _commands(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         *found,
         ("dvc repro", "all stages, with the parameters below in params.yaml"),
         ("mdprop table", "the table of Recall@1 in the terminal"),
-        ("mdprop check", "the results against a baseline"),
+        ("mdprop check --baseline baselines/default.json", "the results against those of the default run"),
     ]
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may go on in a new line before @ and + and after _ and dots."""
-    return Markup(re.sub(r"(?=[@+])|(?<=[_.])", "<wbr>", str(escape(name))))

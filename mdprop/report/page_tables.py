@@ -178,7 +178,7 @@ def embedding_table(summary: Summary) -> Table | None:
         columns.append([_plain(value_of(summary, method, CLEAN, metric), decimals) for method in summary])
     rows = [(method, [column[i] for column in columns]) for i, method in enumerate(summary)]
     groups = [(name, len(list(members))) for name, members in groupby(c[0] for c in present)]
-    return Table("The embedding space of clean test images", [c[2] for c in present], rows, groups)
+    return Table("The embedding space of clean images", [c[2] for c in present], rows, groups)
 
 
 _SCORE_COLUMNS: tuple[tuple[str, str, str], ...] = (

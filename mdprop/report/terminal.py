@@ -33,17 +33,22 @@ def terminal_table(
     threats: Mapping[str, Threat],
     width: int = 100,
     intervals: Intervals = UNKNOWN,
+    evaluated: str = "test",
 ) -> str:
     """Recall@1 in as many blocks of columns as `width` characters ask for; wider where one column does.
 
     Where there are intervals, they stand in place of the spread over seeds.
+    evaluated: "validation" for numbers of validation classes, which is said below.
     """
     sets = input_sets(summary, threats)
     columns = [_Column.of(summary, s, intervals) for s in sets]
     first = max(len(name) for name in ("method", *summary))
     width = max(width, first + 1 + max((column.width for column in columns), default=0))
     blocks = [_block(list(summary), block, width) for block in _fit(columns, width - first)]
-    legend = "\n".join(textwrap.fill(line, width) for line in _legend(summary, sets, intervals))
+    lines = _legend(summary, sets, intervals)
+    if evaluated == "validation":
+        lines.append("These are validation classes (dataset.evaluate): no number is one of test classes.")
+    legend = "\n".join(textwrap.fill(line, width) for line in lines)
     return "\n\n".join([*blocks, legend])
 
 

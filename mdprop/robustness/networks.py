@@ -23,7 +23,7 @@ from mdprop.errors import ModelError
 from mdprop.models import Embedder, build_model, place
 from mdprop.models.joint import JointEmbedder
 from mdprop.models.parts import head_names
-from mdprop.models.weights import read_state
+from mdprop.models.weights import fit, read_state
 from mdprop.robustness.foreign import ForeignEmbedder, reason
 from mdprop.robustness.sets import attacked_model
 from mdprop.runs import Run
@@ -226,14 +226,10 @@ def _from_state(path: Path, backbone: str, mean: Sequence[float], std: Sequence[
     except ModelError as error:
         raise ModelError(str(error).removeprefix("model.weights: ")) from None
     head = f"{head_names(build_model(backbone, 3, mean=mean, std=std).network)[0]}.weight"
-    if head not in state:
+    if head not in state or state[head].ndim != 2:
         raise ModelError(f"{path} has no {head}: it is no {backbone} that mdprop export wrote")
     if any(".branches." in key for key in state):
         raise ModelError(f"{path} has several batch-norm branches: give the folder of its run, with --branch")
     model = build_model(backbone, len(state[head]), mean=mean, std=std)
-    try:
-        model.network.load_state_dict(state)
-    except RuntimeError as error:
-        problem = textwrap.shorten(str(error), 300, placeholder=" ...")
-        raise ModelError(f"{path} does not fit {backbone} for {len(mean)} channels: {problem}") from None
+    fit(model.network, state, str(path), f"{backbone} for {len(mean)} channels")
     return model

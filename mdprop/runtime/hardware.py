@@ -17,7 +17,30 @@ LAUNCHER = "_MDPROP_LAUNCHER"
 
 def started_by_torchrun() -> bool:
     """Whether this is one of the processes of a stage; a scheduler's `$RANK` alone says nothing."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return all(map(os.environ.get, _SET_BY_TORCHRUN))
+
+
+_SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def check_torchrun() -> None:
+    """Raise `ParameterError` where a variable is not what torchrun sets, as some schedulers do."""
+    ranges = {"WORLD_SIZE": (1, 10**6), "MASTER_PORT": (0, 65_535)}
+    ranges |= {"LOCAL_WORLD_SIZE": (1, 10**6), "LOCAL_RANK": (0, 10**6)}
+    for name, (least, most) in ranges.items():
+        if name in os.environ:
+            _refuse_beyond(name, least, most)
+    _refuse_beyond("RANK", 0, int(os.environ["WORLD_SIZE"]) - 1)
+
+
+def _refuse_beyond(name: str, least: int, most: int) -> None:
+    value = os.environ[name]
+    if not value.isdecimal() or not least <= int(value[:20]) <= most:
+        unset = " ".join(f"-u {variable}" for variable in _SET_BY_TORCHRUN)
+        raise ParameterError(
+            f"{name}={value}: a number from {least} to {most} is needed beside what else torchrun sets; "
+            f"start with torchrun, or without its variables: env {unset} ..."
+        )
 
 
 def launcher() -> int | None:
@@ -69,7 +92,13 @@ def _own_gpu(name: str, processes: int, gpus: int) -> str:
 
 def workers() -> int:
     """Processes that decode images for each that trains: `$MDPROP_WORKERS`, else 0, none but itself."""
-    value = os.environ.get("MDPROP_WORKERS") or "0"
-    if not value.isdecimal():
-        raise ParameterError(f"MDPROP_WORKERS={value}: a number from 0 is needed")
+    return count_from_environment("MDPROP_WORKERS", 0)
+
+
+def count_from_environment(name: str, least: int) -> int:
+    """A number of processes; `least` where none is set; `ParameterError` for more than cores could serve."""
+    value = os.environ.get(name) or str(least)
+    most = 4 * max(4, os.cpu_count() or 1)
+    if not value.isdecimal() or not least <= int(value[:20]) <= most:
+        raise ParameterError(f"{name}={value}: a number from {least} to {most} is needed")
     return int(value)

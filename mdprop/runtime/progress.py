@@ -35,11 +35,11 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def track(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "") -> Iterator[T]:
     """Pass items on and show how far they are, see `counting`."""
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    with counting(description, total) as count:
+    with counting(description, total, unit) as count:
         yield from count.each(iterable)
 
 

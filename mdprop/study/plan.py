@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,19 +13,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from mdprop.branches import CLEAN
+from mdprop.branches import CLEAN, parse_branch
 from mdprop.config import load_params
+from mdprop.config.loading import load_section
 from mdprop.config.problems import problem_lines
 from mdprop.config.schema import Methods, Params
-from mdprop.errors import ParameterError, one_line
+from mdprop.errors import ParameterError, ParameterErrors
 from mdprop.presets import read_presets
 from mdprop.runs import has_branch
-from mdprop.settings import Name, Section, Seed, Text
+from mdprop.settings import Name, Refused, Section, Seed, Text, alike
 
 Values = dict[str, Any]
 """Values of params.yaml by dotted key."""
+
+
+MOST_RUNS = 10_000
+"""Of a group."""
 
 
 class Group(Section):
@@ -33,7 +38,46 @@ class Group(Section):
     methods: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
     params: Values = Field(default_factory=dict)
-    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+    def problems(self) -> Iterator[Refused]:
+        """Runs that would be made twice, or in one place, and values that are not those of a run."""
+        for key in ("methods", "seeds"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                yield Refused(key, "names one twice: name it once")
+        yield from _not_of_a_run("params", self.params)
+        yield from _not_of_a_run("grid", self.grid)
+        if math.prod(map(len, (self.methods, self.seeds, *self.grid.values()))) > MOST_RUNS:
+            yield Refused("grid", f"makes more than {MOST_RUNS} runs: leave out values")
+            return
+        seen: set[str] = set()
+        for point in self.points:
+            place = place_name(point)
+            if len(place.encode("utf-8", "replace")) > 255 or not place.isprintable():
+                yield Refused("grid", f"{place[:40]!r}... is no name of a folder: use shorter values")
+            if place.casefold() in seen:
+                yield Refused("grid", f"two points are called {place}: leave one of them out")
+            seen.add(place.casefold())
+
+    @property
+    def points(self) -> list[tuple[tuple[str, Any], ...]]:
+        """Of the grid: a value for each of its keys."""
+        return [tuple(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+
+
+def place_name(point: Sequence[tuple[str, Any]]) -> str:
+    """The folder of a point's runs; that of no keys has no name."""
+    return ",".join(f"{key}={value}".replace("/", "-") for key, value in point)
+
+
+def _not_of_a_run(field: str, values: Values) -> Iterator[Refused]:
+    for key, value in values.items():
+        if key.partition(".")[0] in ("methods", "seeds"):
+            yield Refused(field, f"{key} is not read: a run has the method and the seed of its group")
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            yield Refused(field, f"{key} holds what is no text, number, list or keys with values")
 
 
 class Table(Section):
@@ -76,6 +120,12 @@ class Study(Section):
     tables: dict[Name, Table] = Field(default_factory=dict)
     plots: dict[Name, Plot] = Field(default_factory=dict)
 
+    def problems(self) -> Iterator[Refused]:
+        """Groups have folders of their names, which some systems do not tell apart by case."""
+        yield from _not_of_a_run("params", self.params)
+        for name in alike(self.runs):
+            yield Refused("runs", f"'{name}' differs from another group by case only: rename one")
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -89,35 +139,21 @@ class Unit:
     @property
     def place(self) -> Path:
         """Below the study's results: where the runs of its group and point are."""
-        names = [f"{key}={value}".replace("/", "-") for key, value in self.point]
-        return Path(self.group, *([",".join(names)] if names else []))
+        return Path(self.group, place_name(self.point))
 
     def __str__(self) -> str:
         return f"{self.place}/{self.method}/{self.seed}"
 
 
 def read_study(path: Path) -> Study:
-    """Read and check a study.yaml. Raises `ParameterError`, which names file, key and value."""
-    try:
-        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read ({error.strerror})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {one_line(error)}") from None
-    try:
-        return Study.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        reasons = {"missing": "is missing", "extra_forbidden": "is no key of a study"}
-        raise ParameterError(f"{path}: '{key}' {reasons.get(first['type'], first['msg'])}") from None
+    """Read and check a study.yaml. Raises `ParameterError`, a line for each problem, as `load_params`."""
+    return load_section(path, Study, "study.yaml", "name a folder of studies/ that has one")
 
 
 def units(study: Study) -> Iterator[Unit]:
     """All runs of a study, group by group, the first seed of each before its others."""
     for name, group in study.runs.items():
-        points = [tuple(zip(group.grid, values, strict=True)) for values in product(*group.grid.values())]
-        for seed, method, point in product(group.seeds, group.methods, points):
+        for seed, method, point in product(group.seeds, group.methods, group.points):
             yield Unit(name, point, method, seed)
 
 
@@ -131,14 +167,15 @@ def unit_params(study: Study, unit: Unit, base: Mapping[str, Any]) -> tuple[dict
     for name in study.presets:
         if name not in presets:
             raise ParameterError(f"unknown preset '{name}'; known: {', '.join(presets)}")
-        _lay(content, presets[name])
+        _lay(content, presets[name], name)
     for values in (study.params, study.runs[unit.group].params, dict(unit.point)):
-        _lay(content, values)
+        _lay(content, values, str(unit))
     content["seeds"] = [unit.seed]
-    wanted, content["adversary"]["branches"] = content["adversary"]["branches"], [CLEAN]
+    wanted = _answering(content)
     method = _checked(unit, content).method(unit.method)
     content["methods"] = {family: [] for family in Methods.model_fields} | {method.family: [unit.method]}
-    content["adversary"]["branches"] = [b for b in wanted if has_branch(method.branches, b)] or [CLEAN]
+    if wanted:
+        content["adversary"]["branches"] = [b for b in wanted if has_branch(method.branches, b)] or [CLEAN]
     return json.loads(json.dumps(content)), _checked(unit, content)
 
 
@@ -154,15 +191,31 @@ def _checked(unit: Unit, content: Mapping[str, Any]) -> Params:
     try:
         return Params.model_validate(copy.deepcopy(content))
     except ValidationError as error:
-        raise ParameterError(f"{unit}: {problem_lines(error, dict(content))[0]}") from None
+        lines = problem_lines(error, dict(content))
+    raise ParameterError(f"{unit}: {lines[0]}") if len(lines) == 1 else ParameterErrors(str(unit), lines)
 
 
-def _lay(content: dict[str, Any], values: Mapping[str, Any]) -> None:
+def _answering(content: dict[str, Any]) -> list[str]:
+    """adversary.branches, with the clean one in their place; none where they are for a check to refuse."""
+    adversary = content.get("adversary")
+    branches = adversary.get("branches") if isinstance(adversary, dict) else None
+    try:
+        known = [parse_branch(branch) for branch in branches] if isinstance(branches, list) else []
+    except (TypeError, ValueError):
+        return []
+    if known:
+        content["adversary"] = {**content["adversary"], "branches": [CLEAN]}
+    return list(branches) if known and branches else []
+
+
+def _lay(content: dict[str, Any], values: Mapping[str, Any], name: str) -> None:
     for key, value in values.items():
         *parents, last = key.split(".")
         section = content
         for part in parents:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ParameterError(f"{name}: unknown key '{key}': {part} has no keys below it")
         section[last] = copy.deepcopy(value)
 
 

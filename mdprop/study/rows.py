@@ -11,7 +11,7 @@ import numpy as np
 
 from mdprop.branches import CLEAN
 from mdprop.errors import ParameterError
-from mdprop.files import read_json
+from mdprop.files import read_sealed_json
 from mdprop.report.intervals import Hits, read_hits
 from mdprop.runs import Run
 from mdprop.study.plan import Study, Unit, read_study, units
@@ -44,7 +44,7 @@ class Row:
         key = input_set if not branch else f"{input_set}@{branch}"
         values = {}
         for run in self.runs:
-            value = read_json(run.metrics, "run `mdprop study run`").get(key, {}).get(name)
+            value = read_sealed_json(run.metrics, "run `mdprop study run`").get(key, {}).get(name)
             if value is not None:
                 values[run.seed] = float(value)
         return values

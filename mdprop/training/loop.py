@@ -98,7 +98,7 @@ def _finish_epoch(
     """The steps of an epoch that are not done."""
     settings, loss, device = progress.settings, progress.loss, progress.losses.device
     shown = f"{method.name}, epoch {progress.epoch + 1} of {settings.epochs}"
-    for images, labels in track(progress.begin(loader), shown, len(loader) - progress.step):
+    for images, labels in track(progress.begin(loader), shown, len(loader) - progress.step, "steps"):
         images = to_float(images.to(device, non_blocking=True, memory_format=torch.channels_last))
         value = training_step(
             model, loss, method, images, labels, attack, progress.generator, settings.precision

@@ -17,13 +17,12 @@ from mdprop.data.loading.datasets import TrainImages, train_loader
 from mdprop.data.loading.samplers import ClassBalancedSampler
 from mdprop.data.loading.transforms import test_transform, train_transform
 from mdprop.data.stores.images import ImageStore
-from mdprop.errors import ModelError, ParameterError
+from mdprop.errors import ParameterError
 from mdprop.layers import reset_statistics
 from mdprop.methods import Method
 from mdprop.metrics.geometry import COLLAPSED
 from mdprop.models import Embedder, place
 from mdprop.models.chosen import chosen_loss, chosen_network
-from mdprop.models.parts import broken_weights
 from mdprop.parallel.rows import clean_rows
 from mdprop.runtime.hardware import device, is_main, workers
 from mdprop.runtime.provenance import provenance
@@ -147,8 +146,6 @@ def _start(
 ) -> Embedder:
     """The network as training begins, on the device."""
     embedder = chosen_network(model, images, method.branches)
-    if name := broken_weights(embedder):
-        raise ModelError(f"model.weights: {model.weights} holds values in {name} that are not finite")
     if attack is not None and attack.rule("batchnorm_start") == "reset":
         reset_statistics(embedder, but=CLEAN)
     return place(embedder, device())

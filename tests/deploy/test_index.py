@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,7 +23,7 @@ from mdprop.data.readers.entries import Entry
 from mdprop.deploy import ImageIndex, Trained, build_index, search
 from mdprop.deploy import index as index_module
 from mdprop.deploy.grid import grid
-from mdprop.errors import DataError, MDPropError, ModelError, ParameterError, ResultError
+from mdprop.errors import DataError, DiskError, MDPropError, ModelError, ParameterError, ResultError
 from mdprop.models import load_model
 from tests.deploy.conftest import draw, draw_folder, save_trained
 
@@ -107,6 +109,27 @@ def test_an_interrupted_index_leaves_the_earlier_one(
         build_index(Trained.at(trained), photos, out)
     assert len(ImageIndex.read(out)) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_place_that_takes_nothing_shows_before_the_work(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "embed_files", lambda *_: pytest.fail("embeds first"))
+    (tmp_path / "file").touch()
+    with pytest.raises(MDPropError, match=r"file/index cannot be written \(File exists\): move away"):
+        build_index(Trained.at(trained), photos, tmp_path / "file" / "index")
+
+
+def test_a_full_disk_is_said_of_the_index_and_leaves_nothing(
+    trained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match=r"^\S+/new\.index cannot be written \(No space left on device\)"):
+        build_index(Trained.at(trained), photos, tmp_path / "new.index")
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_that_cannot_be_used(trained: Path, tmp_path: Path) -> None:
@@ -300,7 +323,7 @@ def test_the_commands_from_a_folder_to_a_page(
     )
     output = capsys.readouterr()
     assert output.out == "wrote photos.index: 12 images\n"
-    assert "images: 12 in " in output.err
+    assert ": 12 images in " in output.err
     assert run(monkeypatch, "search", "photos.index", photos / "kind1", "-k", "2", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["model"]["branch"] == "multi_target"

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mdprop.experiments.comparison import Compared, compare_experiments
-from mdprop.experiments.page import comparison_page
+from mdprop.experiments.page import comparison_page, comparison_page_table
 from mdprop.experiments.plots import comparison_plots, swept_parameter
 from mdprop.experiments.repository import TestImages
 from mdprop.experiments.tables import comparison_csv, comparison_table, value_text
@@ -130,11 +130,50 @@ def test_the_page_stands_alone_and_escapes_what_it_shows() -> None:
     links = Links()
     links.feed(page)
     assert all(link.startswith(("#", "data:")) for link in links.found)
-    assert "script" not in links.tags and "b" not in links.tags
+    assert links.tags.count("script") == 1 and "alert(1)" not in page.split("<script>")[1]
+    assert "b" not in links.tags
     assert "@import" not in page and "url(http" not in page
     assert links.tags.count("svg") == 2
     for line in compared.lines:
-        assert all(f"<td>{100 * recall.value:.1f}<small>" in page for recall in line.recall.values())
+        for recall in line.recall.values():
+            assert f'<td data-value="{recall.value}">{100 * recall.value:.1f}<small>' in page
+
+
+def test_the_page_shows_first_what_is_looked_at_first_and_leaves_corruptions_to_the_csv() -> None:
+    pair = [experiment("HEAD", a__b=1), experiment("e", 0.6, a__b=2)]
+    for found in pair:
+        found.results["mdprop"]["fog_3"] = found.results["mdprop"]["near"]
+    compared = compare_experiments(pair)
+    table = comparison_page_table(compared)
+    assert [*table.heads] == ["", "clean", "worst case", "b", "near"]
+    assert [*table.groups] == [("method", 1), ("Recall@1, %", 2), ("a", 1), ("Recall@1, %", 1)]
+    label, (method, clean, *_, value, near) = table.rows[-1]
+    line = compared.lines[-1]
+    assert (label, method.text, value.text, value.value) == ("e", "mdprop", "2", 2.0)
+    assert (clean.value, near.value) == (line.recall["clean"].value, line.recall["near"].value)
+    assert clean.differs is line.against["clean"].differs
+    assert "fog_3" in comparison_csv(compared)
+
+
+def test_the_page_names_the_commit_where_the_name_is_another() -> None:
+    table = comparison_page_table(compare_experiments([experiment("HEAD~1-of-x"), experiment("b")]))
+    assert (table.groups[-1], [cells[-1].text for _, cells in table.rows][:2]) == (
+        ("commit", 1),
+        ["HEAD~1-", "b"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "who"), [(("validation",) * 2, "all experiments"), (("test", "validation"), "b")]
+)
+def test_numbers_of_validation_classes_are_called_so(evaluated: tuple[str, str], who: str) -> None:
+    pair = [experiment(name, dataset__evaluate=value) for name, value in zip("ab", evaluated, strict=True)]
+    compared = compare_experiments(pair)
+    said = f"the numbers of {who} are of validation classes, not of test classes"
+    assert compared.notes[0] == said
+    assert said in comparison_page(compared)
+    assert f"note: {said}" in " ".join(comparison_table(compared).split())
+    assert not compare_experiments([experiment("a"), experiment("b")]).notes
 
 
 def test_the_same_experiments_give_the_same_bytes() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mdprop import losses
 from mdprop.errors import ParameterError
 from mdprop.losses import ArcFaceLoss, MultiSimilarityLoss, S2SDLoss, _small_batch, build_loss
 from mdprop.losses.library import Choice, MinedLoss
@@ -262,4 +263,30 @@ def test_miner_options_without_a_miner() -> None:
         r"^loss\.miner_options are set and loss\.miner is null; name a miner$",
         "margin",
         miner_options={"cutoff": 1},
+    )
+
+
+@pytest.mark.parametrize("value", [1e6, -1e30, 1e300, 10**9, 10**400])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("multi_similarity", "margin"), ("fast_ap", "num_bins"), ("large_margin_softmax", "margin")],
+)
+def test_numbers_beyond_all_sense_are_refused_before_they_take_time(
+    name: str, option: str, value: float
+) -> None:
+    refused(
+        rf"^loss\.options\.{option} = .*: a number of at most 100,000 in size is needed",
+        name,
+        {option: value},
+    )
+
+
+def test_a_gradient_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rooted(torch.nn.Module):
+        def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return (0 * embeddings).sum().sqrt()
+
+    monkeypatch.setitem(losses.LOSSES, "rooted", Choice(Rooted))
+    refused(
+        r"^loss\.options: rooted refuses its defaults: the gradient of a small batch is not finite", "rooted"
     )

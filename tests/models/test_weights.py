@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 import pickle
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,55 @@ def test_the_home_folder(
     write(tmp_path / "w.pth", published)
     state = build_model("resnet18", 4, weights="~/w.pth").network.state_dict()
     assert torch.equal(state["conv1.weight"], published["conv1.weight"])
+
+
+def changed_weight(**how: Any) -> dict[str, Tensor]:
+    """The state of a conv4 whose first weight is another."""
+    state = build_model("conv4", 4).network.state_dict()
+    first = state["blocks.0.conv.weight"]
+    return state | {"blocks.0.conv.weight": torch.full(first.shape, **how)}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e300])
+def test_values_that_are_not_finite(tmp_path: Path, number: float) -> None:
+    path = write(tmp_path / "w.safetensors", changed_weight(fill_value=number, dtype=torch.float64))
+    message = r"w\.safetensors holds values in blocks\.0\.conv\.weight that are not finite; use another"
+    assert re.search(message, error_of("conv4", path))
+
+
+def test_variances_below_0(tmp_path: Path) -> None:
+    state = build_model("conv4", 4).network.state_dict()
+    state["blocks.2.bn.running_var"][3] = -1e-6
+    message = error_of("conv4", write(tmp_path / "w.pth", state))
+    assert "holds variances in blocks.2.bn.running_var that are below 0; use another file" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_values_of_another_kind(tmp_path: Path, dtype: torch.dtype, suffix: str) -> None:
+    path = write(tmp_path / f"w{suffix}", changed_weight(fill_value=1, dtype=dtype))
+    kind = str(dtype).removeprefix("torch.")
+    assert f"of another kind: blocks.0.conv.weight {kind} strided" in error_of("conv4", path)
+
+
+@pytest.mark.parametrize("make", [Tensor.to_sparse, lambda x: x.to("meta")], ids=["sparse", "meta"])
+def test_values_that_are_not_there(tmp_path: Path, make: Callable[[Tensor], Tensor]) -> None:
+    state = build_model("conv4", 4).network.state_dict()
+    state["blocks.0.conv.weight"] = make(state["blocks.0.conv.weight"])
+    path = write(tmp_path / "w.pth", state)
+    assert "of another kind: blocks.0.conv.weight float32" in error_of("conv4", path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_values_of_another_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = write(tmp_path / "w.pth", changed_weight(fill_value=0.5, dtype=dtype))
+    state = build_model("conv4", 4, weights=path).network.state_dict()
+    assert (state["blocks.0.conv.weight"] == 0.5).all()
+
+
+def test_an_empty_file_says_something(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").touch()
+    assert "cannot be read (EOFError)" in error_of("conv4", str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

@@ -65,13 +65,15 @@ def test_a_new_user_gets_from_photographs_to_search(work: Project) -> None:
     mdprop(work, "export", "runs/mdprop/0", "model.safetensors")
     assert_torchvision_finds_the_neighbours_of_the_pipeline(work.path)
     assert mdprop(work, "index", "runs/mdprop/0", "photos", "--out", "photos.index").endswith("80 images\n")
+    (work.path / "queries").mkdir()
     for kind in (4, 5, 6, 7):  # unseen in training, as are the queries
-        draw(99, kind=kind).save(work.path / "query.png")
-        found = json.loads(mdprop(work, "search", "photos.index", "query.png", "-k", "5", "--json"))
-        (query,) = found["queries"]
+        draw(99, kind=kind).save(work.path / "queries" / f"kind{kind}.png")
+    found = json.loads(mdprop(work, "search", "photos.index", "queries", "-k", "5", "--json"))
+    assert len(found["queries"]) == 4
+    for query in found["queries"]:
         classes = [Path(near["image"]).parent.name for near in query["neighbours"]]
-        assert classes[0] == f"kind{kind}"
-        assert classes.count(f"kind{kind}") >= 3
+        assert classes[0] == Path(query["query"]).stem
+        assert classes.count(classes[0]) >= 3
 
 
 def assert_torchvision_finds_the_neighbours_of_the_pipeline(project: Path) -> None:

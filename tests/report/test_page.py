@@ -264,6 +264,16 @@ def test_corrupt_curve_names_its_file(folder: Path, content: str) -> None:
         read_curves([run])
 
 
+def test_numbers_of_validation_classes_are_called_so_beside_the_verdict() -> None:
+    summary = aggregate(make_rows())
+    given: Any = {"channel_std": [0.2], "settings": {}, "provenance": {}}
+    text = render_page(summary, THREATS, {}, evaluated="validation", **given)
+    assert "compared on validation classes" in text
+    verdict = text.partition('<h2 id="verdict">')[2].partition("<nav")[0]
+    assert "These are validation classes" in verdict
+    assert "validation" not in render_page(summary, THREATS, {}, **given).partition('<h2 id="headline">')[0]
+
+
 def test_notes_about_the_images() -> None:
     notes = ["2 image(s) left out: a/<b>.png", "1 image(s) with the pixels of one in another split"]
     text = page(aggregate(make_rows()), notes=notes)

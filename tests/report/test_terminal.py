@@ -175,3 +175,10 @@ def test_missing_values_are_dashes() -> None:
     text = terminal_table(summary, THREATS)
     assert line_of(text, "standard") == ["standard", "80.0", "–"]
     assert line_of(text, "mdprop") == ["mdprop", "–", "40.0"]
+
+
+def test_numbers_of_validation_classes_are_called_so() -> None:
+    summary = aggregate(make_rows())
+    assert "validation" not in terminal_table(summary, THREATS)
+    said = terminal_table(summary, THREATS, evaluated="validation").splitlines()[-1]
+    assert said == "These are validation classes (dataset.evaluate): no number is one of test classes."

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mdprop.errors import ParameterError
-from mdprop.runtime.hardware import device, is_main, started_by_torchrun, workers
+from mdprop.runtime.hardware import check_torchrun, device, is_main, started_by_torchrun, workers
 
 SECOND_OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
@@ -30,6 +30,39 @@ def test_a_rank_that_a_scheduler_sets_is_no_process_of_ours(
     monkeypatch.delenv(missing)
     assert is_main() and not started_by_torchrun()
     assert device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("empty", SECOND_OF_TWO)
+def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    for name, value in SECOND_OF_TWO.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(empty, "")
+    assert is_main() and not started_by_torchrun()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("RANK", "x", "0 to 1"),
+        ("RANK", "2", "0 to 1"),
+        ("RANK", "-1", "0 to 1"),
+        ("WORLD_SIZE", "0", "1 to 1000000"),
+        ("WORLD_SIZE", "9" * 5000, "1 to 1000000"),
+        ("MASTER_PORT", "http", "0 to 65535"),
+        ("MASTER_PORT", "70000", "0 to 65535"),
+        ("LOCAL_WORLD_SIZE", "x", "1 to 1000000"),
+        ("LOCAL_RANK", "", "0 to 1000000"),
+    ],
+)
+def test_what_torchrun_would_not_set(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    for other, number in SECOND_OF_TWO.items():
+        monkeypatch.setenv(other, number)
+    check_torchrun()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ParameterError, match=rf"^{name}={value}: a number from {allowed} is needed.*env -u "):
+        check_torchrun()
 
 
 @pytest.fixture
@@ -113,10 +146,10 @@ def test_workers_come_from_the_environment(
     assert workers() == count
 
 
-@pytest.mark.parametrize("value", ["-1", "two", "1.5", "²"])
+@pytest.mark.parametrize("value", ["-1", "two", "1.5", "²", "1000000", "9" * 5000])
 def test_workers_that_are_no_number(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("MDPROP_WORKERS", value)
     with pytest.raises(
-        ParameterError, match=rf"^MDPROP_WORKERS={re.escape(value)}: a number from 0 is needed$"
+        ParameterError, match=rf"^MDPROP_WORKERS={re.escape(value)}: a number from 0 to \d+ is needed$"
     ):
         workers()

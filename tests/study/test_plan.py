@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ PARAMS = PROJECT / "params.yaml"
 def study(**changes: Any) -> Study:
     runs = {"a": {"methods": ["standard", "mdprop"], "seeds": [0, 1]}}
     return Study.model_validate({"about": "x", "runs": runs, **changes})
+
+
+def runs(**changes: Any) -> str:
+    """A study.yaml of one group."""
+    group = {"methods": ["at"], "seeds": [0], **changes}
+    return json.dumps({"about": "x", "runs": {"a": group}})
 
 
 def test_every_method_seed_and_point_is_a_run() -> None:
@@ -73,6 +80,15 @@ def test_a_run_answers_through_the_branches_that_its_method_has() -> None:
         ({"params": {"train.epoch": 1}}, r"^a/standard/0: unknown key 'train\.epoch'"),
         ({"params": {"train.epochs": "x"}}, r"^a/standard/0: train\.epochs"),
         ({"presets": ["none"]}, r"^unknown preset 'none'; known: "),
+        ({"params": {"train.epochs.x": 1}}, r"^a/standard/0: unknown key 'train\.epochs\.x': epochs has no"),
+        ({"params": {"adversary": None}}, r"^a/standard/0: adversary = null: keys with values"),
+        ({"params": {"adversary.branches": None}}, r"adversary\.branches = null: a list is needed"),
+        ({"params": {"adversary.branches": "clean"}}, r"adversary\.branches = 'clean': a list is needed"),
+        ({"params": {"adversary.branches": ["x+y"]}}, r"'x\+y' is no batch-norm branch"),
+        (
+            {"params": {"train.epochs": -1, "train.precision": 1}},
+            r"^a/standard/0 has 2 problems:\ntrain\.epochs = -1.*\ntrain\.precision = 1",
+        ),
     ],
 )
 def test_values_that_params_does_not_take(changes: dict[str, Any], message: str) -> None:
@@ -94,12 +110,31 @@ def test_settings_are_those_that_decide_the_run() -> None:
     ("text", "message"),
     [
         ("about: [", r"study\.yaml is not valid YAML"),
-        ("about: x", r"study\.yaml: 'runs' is missing"),
+        ("", r"study\.yaml is empty"),
+        ("- a", r"study\.yaml: sections with keys are needed, such as `runs:`, not list"),
+        ("[" * 5000, r"study\.yaml is not valid YAML: its values are nested too deep"),
+        ("about: x", r"study\.yaml: key 'runs' is missing: add it"),
         (
-            "about: x\nruns: {a: {methods: [at], seeds: [0], sweep: {}}}",
-            r"'runs\.a\.sweep' is no key of a study",
+            "runs: []",
+            r"has 2 problems:\nkey 'about' is missing: add it\nruns = \[\]: keys with",
         ),
-        ("about: x\nruns: {a: {methods: [at], seeds: []}}", r"runs\.a\.seeds"),
+        (runs(sweep={}), r"unknown key 'runs\.a\.sweep'; allowed here: methods, seeds, params, grid$"),
+        (runs(seeds=[]), r"runs\.a\.seeds = \[\]: the list is empty"),
+        (runs(seeds=[1, 1]), r"runs\.a\.seeds = \[1, 1\]: names one twice"),
+        (runs(methods=["at", "at"]), r"runs\.a\.methods = .*: names one twice"),
+        (runs(grid={"train.epochs": []}), r"runs\.a\.grid\.train\.epochs = \[\]: the list is empty"),
+        (runs(grid={"train.epochs": [1, 1]}), r"two points are called train\.epochs=1"),
+        (runs(grid={"model.weights": ["a/b.pth", "a-b.pth"]}), r"two points are called model\.weights=a-b"),
+        (runs(grid={"model.backbone": ["a\nb"]}), r"'model\.backbone=a\\nb'\.\.\. is no name of a folder"),
+        (runs(grid={"model.weights": ["a" * 250]}), r"is no name of a folder: use shorter values"),
+        (runs(grid={k: list(range(10)) for k in "abcde"}), r"runs\.a\.grid: makes more than 10000 runs"),
+        (runs(params={"seeds": [5]}), r"runs\.a\.params: seeds is not read"),
+        (runs(grid={"methods.clean": [["at"]]}), r"runs\.a\.grid: methods\.clean is not read"),
+        (
+            "about: x\nruns: {a: {methods: [at], seeds: [0], params: {loss.options: {x: !!binary aGk=}}}}",
+            r"loss\.options holds what is no text, number, list or keys",
+        ),
+        ("about: x\nruns: {a: &a {methods: [at], seeds: [0]}, A: *a}", r"'A' differs from another group by"),
     ],
 )
 def test_a_malformed_study(tmp_path: Path, text: str, message: str) -> None:
@@ -110,7 +145,9 @@ def test_a_malformed_study(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_study(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match=r"none/study\.yaml cannot be read"):
+    with pytest.raises(
+        ParameterError, match=r"none/study\.yaml not found: name a folder of studies/ that has one"
+    ):
         read_study(tmp_path / "none" / "study.yaml")
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from mdprop.data.stores.queries import read_queries, write_queries
 from mdprop.errors import ParameterError, ResultError
+from mdprop.files import sealed_json
 from mdprop.report.intervals import read_hits
 from mdprop.runs import Run
 from mdprop.statistics import difference_of_seeds, mean_of_seeds, ratio_of_seeds, share_of_queries
@@ -60,7 +60,7 @@ def finished(root: Path, unit: Unit, first_id: int = 100) -> Run:
         "clean": {"density_ratio": 0.4 + rng.random() / 10},
         "clean@multi_target": {"density_ratio": 0.5},
     }
-    run.metrics.write_text(json.dumps(metrics))
+    run.metrics.write_text(sealed_json(metrics))
     return run
 
 
@@ -118,6 +118,14 @@ def test_a_description_that_was_damaged_is_refused(folder: Path, study: Study) -
     path.write_text(path.read_text().replace("8", "9", 1))
     with pytest.raises(ResultError, match=r"run\.json"):
         describe(run)
+
+
+def test_a_metric_that_was_damaged_is_refused(folder: Path, study: Study) -> None:
+    row = next(iter(rows_of(study, folder, study.tables["claims"].rows).values()))
+    file = row.runs[0].metrics
+    file.write_text(file.read_text().replace("0.4", "0.5", 1))
+    with pytest.raises(ResultError, match=r"metrics\.json is damaged"):
+        row.metric("clean", "density_ratio")
 
 
 def test_cells_are_those_of_the_statistics(folder: Path, study: Study) -> None:
