@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mdprop.branches import CLEAN
 from mdprop.report.comparisons import MARK, MISSING, span
@@ -14,64 +15,85 @@ from mdprop.study.plan import Study, Table
 from mdprop.study.rows import Row, rows_of
 
 
+class Cell(NamedTuple):
+    """A value with its interval of 95 %; how it differs from the reference, empty where there is none."""
+
+    value: str
+    compared: str = ""
+
+
 def table(study: Study, folder: Path, name: str) -> str:
     """One of the study's tables, and a line that says where its numbers are from.
 
     A cell has the value with its interval of 95 %, and below it how the row differs from the table's
     reference, with the interval of that difference or ratio; `*` marks one that leaves out no difference.
     """
-    wanted = study.tables[name]
-    rows = {label: row for label, row in rows_of(study, folder, wanted.rows).items() if row.runs}
+    columns = study.tables[name].columns
+    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for label, row in cells(study, folder, name).items():
+        shown = ["<br>".join(filter(None, cell)) for cell in row.values()]
+        lines.append(f"| {label} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n\n" + origin(list(_rows(study, folder, name).values()), folder) + "\n"
+
+
+def cells(study: Study, folder: Path, name: str) -> dict[str, dict[str, Cell]]:
+    """The cells of one of the study's tables: row -> column -> cell."""
+    wanted, rows = study.tables[name], _rows(study, folder, name)
     results = {label: row.hits(wanted.columns.values()) for label, row in rows.items()}
     intervals = recall_intervals(results)
     references = {label: wanted.reference(label) for label in rows}
     against = {name: comparisons(results, name) for name in {*references.values()} & results.keys() if name}
-    lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
+    found: dict[str, dict[str, Cell]] = {}
     for label, row in rows.items():
-        cells = []
-        for column in wanted.columns.values():
+        reference = references[label] or ""
+        found[label] = {}
+        for title, column in wanted.columns.items():
             input_set, _, metric = column.partition(".")
             if metric:
-                reference = rows.get(references[label] or "")
-                cells.append(_metric_cell(row, reference, input_set, metric))
+                cell = _metric_cell(row, rows.get(reference), input_set, metric)
             else:
-                compared = against.get(references[label] or "", {}).get(label, {}).get(column)
-                cells.append(_recall_cell(intervals[label].get(column), compared, wanted, column))
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n\n" + origin(list(rows.values()), folder) + "\n"
+                compared = against.get(reference, {}).get(label, {}).get(column)
+                cell = _recall_cell(intervals[label].get(column), compared, wanted, column)
+            found[label][title] = cell
+    return found
 
 
-def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> str:
+def _rows(study: Study, folder: Path, name: str) -> dict[str, Row]:
+    return {label: row for label, row in rows_of(study, folder, study.tables[name].rows).items() if row.runs}
+
+
+def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> Cell:
     if value is None:
-        return MISSING
+        return Cell(MISSING)
     text = f"{100 * value.value:.1f} ({span(value)})"
     if compared is None:
-        return text
+        return Cell(text)
     ratio = compared.ratio if input_set != CLEAN and table.attacked == "ratio" else None
     if ratio is not None:
         mark = MARK if ratio.excludes(1) else ""
-        return f"{text}<br>×{ratio.value:.2f}{mark} ({span(ratio, decimals=2, scale=1)})"
+        return Cell(text, f"×{ratio.value:.2f}{mark} ({span(ratio, decimals=2, scale=1)})")
     difference = compared.difference
     mark = MARK if difference.excludes(0) else ""
-    return f"{text}<br>{100 * difference.value:+.1f}{mark} ({span(difference, signed=True)})"
+    return Cell(text, f"{100 * difference.value:+.1f}{mark} ({span(difference, signed=True)})")
 
 
-def _metric_cell(row: Row, reference: Row | None, input_set: str, metric: str) -> str:
+def _metric_cell(row: Row, reference: Row | None, input_set: str, metric: str) -> Cell:
     values = row.metric(input_set, metric)
     if not values:
-        return MISSING
+        return Cell(MISSING)
     mean = sum(values.values()) / len(values)
     over_seeds = mean_of_seeds(list(values.values()))
     text = f"{mean:.3f}" + (f" ({span(over_seeds, decimals=3, scale=1)})" if over_seeds else "")
     if reference is None:
-        return text
+        return Cell(text)
     theirs = reference.metric(input_set, metric)
     both = sorted(values.keys() & theirs.keys())
     difference = mean_of_seeds([values[seed] - theirs[seed] for seed in both]) if both else None
     if difference is None:
-        return text
+        return Cell(text)
     mark = MARK if difference.excludes(0) else ""
-    return f"{text}<br>{difference.value:+.3f}{mark} ({span(difference, decimals=3, scale=1, signed=True)})"
+    compared = f"{difference.value:+.3f}{mark} ({span(difference, decimals=3, scale=1, signed=True)})"
+    return Cell(text, compared)
 
 
 def origin(rows: Sequence[Row], folder: Path) -> str:

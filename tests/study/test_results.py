@@ -218,6 +218,22 @@ def test_documents_are_written_between_their_comments_only(folder: Path, study: 
     assert write([document], root / "studies") == []
 
 
+def test_cells_in_a_sentence_are_those_of_the_table(folder: Path, study: Study) -> None:
+    document = folder.parents[1] / "a.md"
+    first, second = (f"<!-- cell: s/claims; {row}; attacked -->old<!-- -->" for row in ("ours", "plain"))
+    document.write_text(f"| gains {first} on | {second} |")
+    text = render([document], folder.parent)[document]
+    shown = (line.strip("| ").split(" | ") for line in table(study, folder, "claims").splitlines()[2:])
+    lines = {line[0]: line for line in shown}
+    assert f"attacked -->{lines['ours'][2].split('<br>')[1]}<!-- --> on |" in text
+    assert f"attacked -->{lines['plain'][2]}<!-- --> |" in text
+    document.write_text("<!-- cell: s/claims; theirs; attacked --><!-- -->")
+    with pytest.raises(
+        ParameterError, match=r"a\.md: .*table 'claims', has no results of 'theirs' in a column 'att"
+    ):
+        render([document], folder.parent)
+
+
 def test_a_block_that_the_study_has_not(folder: Path) -> None:
     document = folder.parents[1] / "a.md"
     document.write_text("<!-- study: s/none -->\n<!-- end of study -->")
