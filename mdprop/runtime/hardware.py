@@ -96,7 +96,7 @@ def workers() -> int:
 
 
 def count_from_environment(name: str, least: int) -> int:
-    """A number of processes; `least` where none is set; `ParameterError` for more than cores could serve."""
+    """A number of processes, `least` where it is not set; `ParameterError` for more than cores can serve."""
     value = os.environ.get(name) or str(least)
     most = 4 * max(4, os.cpu_count() or 1)
     if not value.isdecimal() or not least <= int(value[:20]) <= most:
