@@ -491,7 +491,7 @@ def test_images_read_ahead_are_few(tmp_path: Path, root: Path, monkeypatch: pyte
         read.append(entry.path)
         return encode_entry(entry, *settings)
 
-    def slow_track(images: Any, description: str, total: int) -> Any:
+    def slow_track(images: Any, description: str, total: int, unit: str) -> Any:
         nonlocal most
         for done, image in enumerate(images):
             most = max(most, len(read) - done)
