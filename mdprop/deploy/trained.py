@@ -36,7 +36,10 @@ class Trained:
         file = folder / DESCRIPTION
         if not file.is_file():
             what = "has no model.json" if folder.is_dir() else "is no folder"
-            raise ModelError(f"{folder} {what}: give the folder of a trained model, such as runs/mdprop/0")
+            raise ModelError(
+                f"{folder} {what}: give the folder of a trained model, such as runs/mdprop/0, "
+                "which `dvc repro` makes"
+            )
         try:
             description = read_sealed_json(file, "train it again")
         except ResultError as error:

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from mdprop.attacks.threat import Threat
 from mdprop.branches import CLEAN
 from mdprop.config.schema import EvaluateSettings
-from mdprop.errors import ParameterError
+from mdprop.errors import DataError, ParameterError
 from mdprop.files import read_sealed_json
 from mdprop.library.loaders import HeldImages, Loader
 from mdprop.library.networks import measurable
@@ -30,7 +30,7 @@ class Evaluation:
     recall: Recall@K of the clean queries, by K.
     attacked: Recall@1 of the attacked queries, by attack. queries: how many were attacked.
     worst_case: the share of them that are right under every attack that harms; None without one.
-    warnings: signs that the robustness is not real, a sentence each.
+    warnings: signs that the robustness is not real, and queries that cannot be right, a sentence each.
     metrics: all that was measured, by input set and metric, as docs/method.md defines it.
     """
 
@@ -87,6 +87,12 @@ def evaluate(
         stores = {CLEAN: HeldImages(loader, Path(folder) / "queries")}
         if gallery is not None:
             stores[GALLERY] = HeldImages(gallery, Path(folder) / "gallery", stores[CLEAN])
+        alone = _without_partner(stores[CLEAN], stores.get(GALLERY, stores[CLEAN]))
+        if alone == len(stores[CLEAN]):
+            raise DataError(
+                "no query has another image of its class in the gallery, so that none can be right: two or "
+                "more images a class are needed, and in a gallery the classes of the queries"
+            )
         network = measurable(model, stores[CLEAN].image(0).shape[0], branch)
         if others := left_out(network, sets):
             raise ParameterError(
@@ -97,11 +103,25 @@ def evaluate(
         found: Any = read_sealed_json(run.checks, "run again")
     metrics = {name.removesuffix(f"@{branch}"): values for name, values in named.items()}
     worst = metrics.get(WORST_CASE, {}).get("recall_at_1")
+    warnings = [str(finding["text"]) for findings in found.values() for finding in findings]
+    if alone:
+        warnings.append(
+            f"{alone} queries have no other image of their class in the gallery: none can be right"
+        )
     return Evaluation(
         {k: metrics[CLEAN][f"recall_at_{k}"] for k in settings.ks},
         {name: metrics[name]["recall_at_1"] for name in sets if "recall_at_1" in metrics[name]},
         int(metrics[next(iter(sets))]["queries"]),
         worst,
-        tuple(str(finding["text"]) for findings in found.values() for finding in findings),
+        tuple(warnings),
         metrics,
     )
+
+
+def _without_partner(queries: HeldImages, gallery: HeldImages) -> int:
+    """How many queries have no image of their class, but themselves, in the gallery."""
+    ids: dict[int, set[int]] = {}
+    for label, number in zip(gallery.labels.tolist(), gallery.ids.tolist(), strict=True):
+        ids.setdefault(label, set()).add(number)
+    pairs = zip(queries.labels.tolist(), queries.ids.tolist(), strict=True)
+    return sum(not ids.get(label, set()) - {number} for label, number in pairs)

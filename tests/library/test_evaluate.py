@@ -44,6 +44,20 @@ def test_clean_recall_is_that_of_the_embeddings_whatever_the_order() -> None:
         assert found.recall == pytest.approx(expected)
 
 
+def test_queries_that_cannot_be_right() -> None:
+    model = small_embedder().eval()
+    first = [int((label == LABELS).nonzero()[0]) for label in LABELS.unique()]
+    one_a_class = [(IMAGES[first], LABELS[first])]
+    for loaders in ((one_a_class,), (one_a_class, one_a_class), (one_a_class, [(IMAGES, LABELS + 1000)])):
+        with pytest.raises(DataError, match=r"^no query has another image of its class in the gallery"):
+            mdprop.evaluate(model, *loaders, attacks=WEAK)
+    labels = LABELS.clone()
+    labels[0] = 1000
+    found = mdprop.evaluate(model, [(IMAGES, labels)], attacks=WEAK, queries=0)
+    assert found.warnings[-1].startswith("1 queries have no other image of their class in the gallery")
+    assert "have no other image" not in str(mdprop.evaluate(model, LOADER, attacks=WEAK, queries=0))
+
+
 def test_a_query_does_not_find_its_own_image_in_the_gallery() -> None:
     """An attack of no size: the attacked query is its own image, which must not be what it finds."""
     none = {"nothing": Threat(goal="single_target", epsilon=0.0, steps=1)}
