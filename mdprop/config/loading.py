@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from mdprop.config.problems import problem_lines
+from mdprop.config.problems import refused
 from mdprop.config.schema import Params
-from mdprop.errors import ParameterError, ParameterErrors, one_line
+from mdprop.errors import ParameterError, one_line
 from mdprop.settings import Section
 
 MOST_BYTES = 2**17  # the parser takes seconds for more
@@ -37,8 +37,7 @@ def load_section(path: Path, section: type[S], kind: str, where: str) -> S:
     try:
         return section.model_validate(raw)
     except ValidationError as error:
-        lines = problem_lines(error, raw, section)
-    raise ParameterError(f"{path}: {lines[0]}") if len(lines) == 1 else ParameterErrors(str(path), lines)
+        raise refused(str(path), error, raw, section) from None
 
 
 def _read(path: Path, kind: str, where: str) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from mdprop.attacks.threat import Threat
 from mdprop.config.schema import Params
 from mdprop.data.readers import settings_class
+from mdprop.errors import ParameterError, ParameterErrors
 from mdprop.methods import Slice
 from mdprop.settings import Refusals, Section
 
@@ -36,6 +37,14 @@ _WORDS = {
 }
 
 Place = tuple[int | str, ...]
+
+
+def refused(
+    name: str, error: ValidationError, raw: dict[Any, Any], whole: type[Section] = Params
+) -> ParameterError:
+    """What is wrong with the file, or the run, of this name, in as many lines as `problem_lines` finds."""
+    lines = problem_lines(error, raw, whole)
+    return ParameterError(f"{name}: {lines[0]}") if len(lines) == 1 else ParameterErrors(name, lines)
 
 
 def problem_lines(error: ValidationError, raw: dict[Any, Any], whole: type[Section] = Params) -> list[str]:

@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from mdprop.branches import CLEAN, parse_branch
 from mdprop.config import load_params
 from mdprop.config.loading import load_section
-from mdprop.config.problems import problem_lines
+from mdprop.config.problems import refused
 from mdprop.config.schema import Methods, Params
-from mdprop.errors import ParameterError, ParameterErrors
+from mdprop.errors import ParameterError
 from mdprop.presets import read_presets
 from mdprop.runs import has_branch
 from mdprop.settings import Name, Refused, Section, Seed, Text, alike
@@ -191,8 +191,7 @@ def _checked(unit: Unit, content: Mapping[str, Any]) -> Params:
     try:
         return Params.model_validate(copy.deepcopy(content))
     except ValidationError as error:
-        lines = problem_lines(error, dict(content))
-    raise ParameterError(f"{unit}: {lines[0]}") if len(lines) == 1 else ParameterErrors(str(unit), lines)
+        raise refused(str(unit), error, dict(content)) from None
 
 
 def _answering(content: dict[str, Any]) -> list[str]:

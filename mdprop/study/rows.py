@@ -87,11 +87,14 @@ def rows_of(study: Study, folder: Path, rows: Mapping[str, str]) -> dict[str, Ro
     a row for each, whose label has the values of the point in place of `*`.
     """
     found: dict[str, Row] = {}
+    others: dict[str, Study] = {}
     for label, text in rows.items():
         other, _, here = text.rpartition(":")
         if other:
             there = folder.with_name(other)
-            found |= rows_of(read_study(there / "study.yaml"), there, {label: here})
+            if other not in others:
+                others[other] = read_study(there / "study.yaml")
+            found |= rows_of(others[other], there, {label: here})
             continue
         group, _, rest = text.partition("/*/")
         if not rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -68,10 +69,6 @@ def make(tasks: Sequence[Task], folder: Path, project: Path, jobs: int, say: Cal
     have ended; Ctrl-C and SIGTERM end them. The same call goes on.
     """
     free: SimpleQueue[Workspace] = SimpleQueue()
-    workspaces = []
-    for number in range(min(jobs, len(tasks))):
-        workspaces.append(Workspace(project, project / WORKSPACES / f"{folder.name}-{number}"))
-        free.put(workspaces[-1])
     keeping, done = Lock(), 0
 
     def one(task: Task) -> None:
@@ -87,21 +84,22 @@ def make(tasks: Sequence[Task], folder: Path, project: Path, jobs: int, say: Cal
         finally:
             free.put(workspace)
 
-    with ThreadPoolExecutor(max(1, min(jobs, len(tasks)))) as pool:
-        running = [pool.submit(one, task) for task in tasks]
-        try:
-            for future in as_completed(running):
-                future.result()
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            if not isinstance(error, Exception):
-                for workspace in workspaces:
-                    workspace.stop()
-            raise
-        finally:
-            pool.shutdown()
-            for workspace in workspaces:
-                workspace.release()
+    with ExitStack() as held:
+        places = [project / WORKSPACES / f"{folder.name}-{n}" for n in range(min(jobs, len(tasks)))]
+        workspaces = [held.enter_context(closing(Workspace(project, place))) for place in places]
+        for workspace in workspaces:
+            free.put(workspace)
+        with ThreadPoolExecutor(max(1, len(workspaces))) as pool:
+            running = [pool.submit(one, task) for task in tasks]
+            try:
+                for future in as_completed(running):
+                    future.result()
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, Exception):
+                    for workspace in workspaces:
+                        workspace.stop()
+                raise
 
 
 def _keep(task: Task, workspace: Workspace, folder: Path, seconds: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,17 +28,20 @@ def table(study: Study, folder: Path, name: str) -> str:
     A cell has the value with its interval of 95 %, and below it how the row differs from the table's
     reference, with the interval of that difference or ratio; `*` marks one that leaves out no difference.
     """
-    columns = study.tables[name].columns
-    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
-    for label, row in cells(study, folder, name).items():
+    wanted, rows = study.tables[name], _rows(study, folder, name)
+    lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
+    for label, row in _cells(wanted, rows).items():
         shown = ["<br>".join(filter(None, cell)) for cell in row.values()]
         lines.append(f"| {label} | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n\n" + origin(list(_rows(study, folder, name).values()), folder) + "\n"
+    return "\n".join(lines) + "\n\n" + origin(list(rows.values()), folder) + "\n"
 
 
 def cells(study: Study, folder: Path, name: str) -> dict[str, dict[str, Cell]]:
     """The cells of one of the study's tables: row -> column -> cell."""
-    wanted, rows = study.tables[name], _rows(study, folder, name)
+    return _cells(study.tables[name], _rows(study, folder, name))
+
+
+def _cells(wanted: Table, rows: Mapping[str, Row]) -> dict[str, dict[str, Cell]]:
     results = {label: row.hits(wanted.columns.values()) for label, row in rows.items()}
     intervals = recall_intervals(results)
     references = {label: wanted.reference(label) for label in rows}

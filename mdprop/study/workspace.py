@@ -89,6 +89,6 @@ class Workspace:
             self._running.terminate()
             self._running.wait()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let other processes have the folder."""
         os.close(self._lock)

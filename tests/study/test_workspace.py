@@ -48,12 +48,12 @@ def test_a_run_that_is_stopped_ends_and_leaves_the_folder_free(project: Path, tm
             run.result()
     assert not (folder / "ended").exists()
     (folder / ".dvc" / "tmp" / "rwlock").touch()  # what a killed DVC can leave: all of its commands fail then
-    workspace.release()
+    workspace.close()
     again = Workspace(project, folder)
     (folder / "dvc.yaml").write_text("stages: {quick: {cmd: 'touch quick'}}")
     again.run({}, "quick")
     assert (folder / "quick").exists()
-    again.release()
+    again.close()
 
 
 def test_a_stop_ends_every_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
