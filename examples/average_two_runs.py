@@ -1,4 +1,4 @@
-"""A network between two: the weights of two trainings averaged, the statistics of its batch norms estimated anew.
+"""A network between two: the weights of two trainings averaged, the batch norms' statistics estimated anew.
 
 After `dvc repro`, whose images and runs it reads:
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import copy
 import re
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from mdprop.models import build_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -67,10 +71,29 @@ def test_your_photographs(
     assert lines[0].startswith("Recall@1 ") and any(line.startswith("Recall@1 worst case") for line in lines)
 
 
+def test_average_two_runs() -> None:
+    average = runpy.run_path(str(EXAMPLES / "average_two_runs.py"))["average"]
+    torch.manual_seed(0)
+    first, second = (build_model("conv4", 8, mean=(0.5,), std=(0.25,)) for _ in range(2))
+    images = torch.rand(80, 1, 28, 28)
+    ends = [network.state_dict() for network in (copy.deepcopy(first), second)]
+    between = average(first, second, 0.25, images)
+    for name, parameter in between.named_parameters():
+        assert torch.allclose(parameter, 0.75 * ends[0][name] + 0.25 * ends[1][name], atol=1e-6)
+    seen: list[torch.Tensor] = []
+    norm = next(module for module in between.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    between(images)
+    mean = torch.stack([part.mean((0, 2, 3)) for part in seen[0].split(64)]).mean(0)
+    assert torch.allclose(norm.running_mean, mean, atol=1e-4)
+    assert not between.training
+
+
 def test_there_is_a_test_for_every_example() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "convert_any_network.py",
         "attack_in_feature_space.py",
+        "average_two_runs.py",
         "measure_a_network.py",
         "your_loss.py",
         "your_photographs.py",
