@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mdprop.branches import CLEAN
@@ -27,6 +28,12 @@ _STYLE: Any = {
 }
 
 
+class _Point(NamedTuple):
+    label: str
+    clean: Interval
+    attacked: Interval
+
+
 def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
     """One of the study's plots as SVG, and in words. Bars are intervals of 95 %."""
     wanted = study.plots[name]
@@ -40,37 +47,9 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         for index, (curve, members) in enumerate(wanted.curves.items()):
             rows = {label: row for label, row in rows_of(study, folder, members).items() if row.runs}
             all_rows += rows.values()
-            found = recall_intervals(
-                {label: row.hits([CLEAN, wanted.attacked]) for label, row in rows.items()}
-            )
-            points = [
-                (label, sets[CLEAN], sets[wanted.attacked])
-                for label, sets in found.items()
-                if CLEAN in sets and wanted.attacked in sets
-            ]
-            if not points:
-                continue
-            x, y = [100 * p[1].value for p in points], [100 * p[2].value for p in points]
-            colour = _COLOURS[index % len(_COLOURS)]
-            axes.errorbar(
-                x,
-                y,
-                xerr=_reach([p[1] for p in points]),
-                yerr=_reach([p[2] for p in points]),
-                label=curve,
-                color=colour,
-                marker=_MARKERS[index % len(_MARKERS)],
-                markersize=5,
-                linewidth=1.4,
-                elinewidth=0.6,
-                capsize=2,
-            )
-            for (label, _, _), at_x, at_y in zip(points, x, y, strict=True):
-                axes.annotate(
-                    label, (at_x, at_y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
-                )
-            values = ", ".join(f"{p[0]} {a:.1f} and {b:.1f}" for p, a, b in zip(points, x, y, strict=True))
-            words.append(f"{curve}: {values}")
+            if points := _points(rows, wanted.attacked):
+                _draw(axes, curve, points, index)
+                words.append(f"{curve}: " + ", ".join(map(_in_words, points)))
         axes.set(xlabel="clean Recall@1 (%)", ylabel="attacked Recall@1 (%)", title=wanted.title)
         axes.grid(alpha=0.3)
         if words:
@@ -81,6 +60,45 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         f"{wanted.title}, clean and attacked Recall@1 in %. {'; '.join(words)}. {origin(all_rows, folder)}"
     )
     return text.getvalue(), described.replace("[", "(").replace("]", ")").replace("`", "")
+
+
+def _points(rows: Mapping[str, Row], attacked: str) -> list[_Point]:
+    """Of the rows that have both."""
+    found = recall_intervals({label: row.hits([CLEAN, attacked]) for label, row in rows.items()})
+    return [
+        _Point(label, sets[CLEAN], sets[attacked])
+        for label, sets in found.items()
+        if CLEAN in sets and attacked in sets
+    ]
+
+
+def _draw(axes: Axes, curve: str, points: Sequence[_Point], index: int) -> None:
+    """A curve's points, each with its label where there are several."""
+    x, y = [100 * point.clean.value for point in points], [100 * point.attacked.value for point in points]
+    colour = _COLOURS[index % len(_COLOURS)]
+    axes.errorbar(
+        x,
+        y,
+        xerr=_reach([point.clean for point in points]),
+        yerr=_reach([point.attacked for point in points]),
+        label=curve,
+        color=colour,
+        marker=_MARKERS[index % len(_MARKERS)],
+        markersize=5,
+        linewidth=1.4,
+        elinewidth=0.6,
+        capsize=2,
+    )
+    if len(points) == 1:
+        return
+    for point, at_x, at_y in zip(points, x, y, strict=True):
+        axes.annotate(
+            point.label, (at_x, at_y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
+        )
+
+
+def _in_words(point: _Point) -> str:
+    return f"{point.label} {100 * point.clean.value:.1f} and {100 * point.attacked.value:.1f}"
 
 
 def _reach(intervals: Sequence[Interval]) -> list[list[float]]:
