@@ -45,7 +45,7 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         figure = Figure(figsize=(6.6, 4.4), layout="constrained")
         axes = figure.subplots()
         for index, (curve, members) in enumerate(wanted.curves.items()):
-            rows = {label: row for label, row in rows_of(study, folder, members).items() if row.runs}
+            rows = rows_of(study, folder, members)
             all_rows += rows.values()
             if points := _points(rows, wanted.attacked):
                 _draw(axes, curve, points, index)

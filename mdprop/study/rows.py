@@ -84,7 +84,8 @@ def _stored(folder: Path, wanted: Iterable[Unit]) -> tuple[Run, ...]:
 
 def rows_of(study: Study, folder: Path, rows: Mapping[str, str]) -> dict[str, Row]:
     """The rows of a table by their labels. `*` in a place stands for every point of a group's grid:
-    a row for each, whose label has the values of the point in place of `*`.
+    a row for each, whose label has the values of the point in place of `*`. Rows without
+    results are left out.
     """
     found: dict[str, Row] = {}
     others: dict[str, Study] = {}
@@ -104,4 +105,4 @@ def rows_of(study: Study, folder: Path, rows: Mapping[str, str]) -> dict[str, Ro
             if unit.group == group:
                 point = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in unit.point)
                 found[label.replace("*", point)] = find_row(study, folder, f"{unit.place}/{rest}")
-    return found
+    return {label: row for label, row in found.items() if row.runs}

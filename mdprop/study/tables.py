@@ -62,7 +62,7 @@ def _cells(wanted: Table, rows: Mapping[str, Row]) -> dict[str, dict[str, Cell]]
 
 
 def _rows(study: Study, folder: Path, name: str) -> dict[str, Row]:
-    return {label: row for label, row in rows_of(study, folder, study.tables[name].rows).items() if row.runs}
+    return rows_of(study, folder, study.tables[name].rows)
 
 
 def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> Cell:
