@@ -99,20 +99,23 @@ def _take_part(command: Callable[[], None]) -> None:
 
     store, rank, world_size = next(distributed.rendezvous("env://", timeout=PATIENCE))
     try:
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        place = device()
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-        distributed.init_process_group(
-            backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE
-        )
-        command()
-        distributed.barrier()
-        distributed.destroy_process_group()
-    except BaseException as error:
-        _end(error, store)
+        try:
+            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            place = device()
+            if place.type == "cuda":
+                torch.cuda.set_device(place)
+            backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+            distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE
+            )
+            command()
+            distributed.barrier()
+            distributed.destroy_process_group()
+        except BaseException as error:
+            _end(error, store)
+    except SystemExit as late:  # the agent's signal, where another error has just begun to end this process
+        _end(late, store)
 
 
 def _end(error: BaseException, store: Store) -> NoReturn:

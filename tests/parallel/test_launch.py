@@ -18,6 +18,7 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from mdprop.errors import ParameterError
+from mdprop.parallel import launch
 from mdprop.parallel.launch import in_processes
 from mdprop.runtime import entrance
 from mdprop.runtime.entrance import run_stage
@@ -32,6 +33,14 @@ def command():
         file.write_text(f"{number} of {world_size()}, {os.environ['OMP_NUM_THREADS']} threads")
         if case == "mistake" and number == 1:  # the other one waits, and fails when this one is gone
             raise ParameterError("first half,\\nsecond half")
+        if case == "late" and number == 1:
+            raise ParameterError("said once")
+        if case == "late":  # the agent's signal comes as the error for want of the other one is at its end
+            def interrupted(error, store, end=launch._end):
+                launch._end = end
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            launch._end = interrupted
         if case == "common mistake":
             raise ParameterError("wrong everywhere")
         if case == "bug" and number == 1:
@@ -87,6 +96,13 @@ def test_each_process_runs_the_command(tmp_path: Path) -> None:
 def test_a_mistake_is_said_once_and_nothing_is_left(tmp_path: Path) -> None:
     program = start(tmp_path, "mistake")
     assert program.communicate() == ("", "error: first half, second half\n")
+    assert program.returncode == 2
+    assert files(tmp_path) == set()
+
+
+def test_a_process_that_is_stopped_as_it_fails_says_nothing(tmp_path: Path) -> None:
+    program = start(tmp_path, "late")
+    assert program.communicate() == ("", "error: said once\n")
     assert program.returncode == 2
     assert files(tmp_path) == set()
 

@@ -41,7 +41,7 @@ def trainings(folder: Path) -> Any:
     found = {}
     for case, every in (("one cycle", "0"), ("drawing", "2"), ("counting", "2")):
         with pytest.MonkeyPatch.context() as patch:
-            place = folder / f"by {world_size()}"
+            place = folder / f"{case} by {world_size()}"  # one process may be at the next case already
             place.mkdir(exist_ok=True)
             patch.chdir(place)
             patch.setenv("MDPROP_STATE_EVERY", every)
