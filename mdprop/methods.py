@@ -185,6 +185,11 @@ METHODS: dict[str, Method] = {
             {"goal": "multi_target", "share": "1/3"},
             {"goal": "unadversarial", "share": "1/3"},
         ),
+        _known(
+            "mdprop_near",  # ours; the branches are those of mdprop, so that one list asks both
+            {"goal": "single_target", "share": "1/2"},
+            {"goal": "nearest_other", "share": "1/2", "branch": "multi_target"},
+        ),
     )
 }
 

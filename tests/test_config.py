@@ -233,6 +233,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"recipes.mdprop": []}, "recipes.mdprop = []: a known method keeps its slices; give yours another name"),
     (
+        {"recipes.at": [{"goal": "single_target"}]},
+        "recipes.at = [{'goal': 'single_target'}]: a known method keeps its slices; give yours another name",
+    ),
+    (
         {"recipes.mine": [{"goal": "ltm"}]},
         "recipes.mine.0.goal = 'ltm': compares with a whole gallery, which a batch has not; use it in ",
     ),
@@ -528,6 +532,12 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert params.method("mdprop") is METHODS["mdprop"]
     with pytest.raises(ParameterError, match=r"^unknown method 'x'; known: .*mdprop_unadv, .*mine"):
         params.method("x")
+
+
+def test_a_recipe_that_has_become_a_known_method_may_stay(tmp_path: Path) -> None:
+    slices = [{"goal": "single_target", "branch": "clean"}]
+    params = load_changed(tmp_path, {"recipes.at": slices})
+    assert params.method("at") == METHODS["at"]
 
 
 def test_what_training_reads_is_what_its_family_declares(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_methods_are_described_as_they_are() -> None:
     described = {name.strip("`"): (slices, int(branches)) for name, slices, branches in rows}
     assert described == {
         method.name: (
-            ", ".join(["clean", *(f"{d.name} ({d.share})" for d in method.adversarial)]),
+            ", ".join(["clean", *(f"{d.goal} ({d.share})" for d in method.adversarial)]),
             len(method.branches),
         )
         for method in METHODS.values()

@@ -51,8 +51,16 @@ def test_the_methods_of_the_paper(
     assert [part.goal for part in method.adversarial] == [part.name for part in method.adversarial]
 
 
+def test_the_nearest_targets_take_the_place_of_many() -> None:
+    mdprop, near = METHODS["mdprop"], METHODS["mdprop_near"]
+    assert near.branches == mdprop.branches
+    assert near.sizes(60) == mdprop.sizes(60)
+    assert [part.goal for part in near.adversarial] == ["single_target", "nearest_other"]
+    assert near.family == "single_target"
+
+
 def test_every_method_is_listed_and_named_as_its_key() -> None:
-    assert list(METHODS) == ["standard", "at", "advprop", "mdprop", "mdprop_unadv"]
+    assert list(METHODS) == ["standard", "at", "advprop", "mdprop", "mdprop_unadv", "mdprop_near"]
     assert all(method.name == key for key, method in METHODS.items())
 
 
@@ -188,6 +196,7 @@ def test_methods_cannot_be_changed() -> None:
 def test_an_unknown_method_lists_the_known_ones() -> None:
     assert get_method("mdprop") is METHODS["mdprop"]
     with pytest.raises(
-        ParameterError, match=r"^unknown method 'MDProp'; known: standard, at, advprop, mdprop, mdprop_unadv$"
+        ParameterError,
+        match=r"^unknown method 'MDProp'; known: standard, at, advprop, mdprop, mdprop_unadv, mdprop_near$",
     ):
         get_method("MDProp")

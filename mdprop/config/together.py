@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from mdprop.branches import ALL, CLEAN, parse_branch
 from mdprop.errors import ParameterError
-from mdprop.methods import METHODS, Method
+from mdprop.methods import METHODS, Method, Slice
 from mdprop.runs import has_branch, meets
 from mdprop.settings import Refused
 
@@ -26,7 +26,7 @@ def refusals(params: Params) -> Iterator[Refused]:
     possible = []
     for family, names in params.methods:
         for name in names:
-            if name in METHODS and params.recipes.get(name) is not None:
+            if _contradicts(name, params.recipes.get(name)):
                 continue  # refused above
             try:
                 method = params.method(name)
@@ -57,8 +57,13 @@ def _data(params: Params) -> Iterator[Refused]:
 
 def _recipes(params: Params) -> Iterator[Refused]:
     for name, slices in params.recipes.items():
-        if slices is not None and name in METHODS:
+        if _contradicts(name, slices):
             yield Refused(f"recipes.{name}", "a known method keeps its slices; give yours another name")
+
+
+def _contradicts(name: str, slices: Sequence[Slice] | None) -> bool:
+    """Whether a recipe gives a known method other slices; one written before it was known may stay."""
+    return slices is not None and name in METHODS and tuple(slices) != METHODS[name].adversarial
 
 
 def _slices(params: Params, method: Method) -> Iterator[Refused]:

@@ -13,7 +13,7 @@ from mdprop.attacks import target_rows
 from mdprop.config.attacks import AttackSettings
 from mdprop.layers import extract_branch
 from mdprop.losses import MultiSimilarityLoss
-from mdprop.methods import Method
+from mdprop.methods import METHODS, Method
 from mdprop.models import Embedder
 from mdprop.parallel.rows import batch_rows
 from mdprop.training import make_examples, training_step
@@ -67,6 +67,14 @@ CASES = {
         HALVES,
         [1, 0],
     ),
+    "mdprop_near": Case(
+        [
+            {"goal": "single_target", "share": "1/2"},
+            {"goal": "nearest_other", "share": "1/2", "branch": "multi_target"},
+        ],
+        HALVES,
+        [0, 1],
+    ),
     "at with the nearest": Case([{"goal": "nearest_other", "branch": "clean"}], [range(12)], [0]),
     "at with a pull": Case([{"goal": "single_target", "branch": "clean", "pull": 1}], [range(12)], [0]),
     "round the batch": Case(
@@ -78,6 +86,11 @@ CASES = {
         [1, 0],
     ),
 }
+
+
+def test_the_known_method_is_the_one_restated_here() -> None:
+    name = "mdprop_near"
+    assert METHODS[name] == make_method(name, *CASES[name].slices)
 
 
 def nearest_of_another_class(embeddings: Tensor, labels: Tensor) -> list[int]:
