@@ -185,8 +185,10 @@ METHODS: dict[str, Method] = {
             {"goal": "multi_target", "share": "1/3"},
             {"goal": "unadversarial", "share": "1/3"},
         ),
+        # Ours: towards the nearest image of another class, see docs/method.md.
+        _known("at_near", {"goal": "nearest_other", "branch": CLEAN}),
         _known(
-            "mdprop_near",  # ours; the branches are those of mdprop, so that one list asks both
+            "mdprop_near",  # its branches are those of mdprop, so that one list asks both
             {"goal": "single_target", "share": "1/2"},
             {"goal": "nearest_other", "share": "1/2", "branch": "multi_target"},
         ),

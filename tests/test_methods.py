@@ -56,11 +56,13 @@ def test_the_nearest_targets_take_the_place_of_many() -> None:
     assert near.branches == mdprop.branches
     assert near.sizes(60) == mdprop.sizes(60)
     assert [part.goal for part in near.adversarial] == ["single_target", "nearest_other"]
-    assert near.family == "single_target"
+    assert near.family == METHODS["at_near"].family == "single_target"
+    assert METHODS["at_near"].branches == ("clean",)
+    assert METHODS["at_near"].sizes(60) == METHODS["at"].sizes(60)
 
 
 def test_every_method_is_listed_and_named_as_its_key() -> None:
-    assert list(METHODS) == ["standard", "at", "advprop", "mdprop", "mdprop_unadv", "mdprop_near"]
+    assert list(METHODS) == ["standard", "at", "advprop", "mdprop", "mdprop_unadv", "at_near", "mdprop_near"]
     assert all(method.name == key for key, method in METHODS.items())
 
 
@@ -197,6 +199,6 @@ def test_an_unknown_method_lists_the_known_ones() -> None:
     assert get_method("mdprop") is METHODS["mdprop"]
     with pytest.raises(
         ParameterError,
-        match=r"^unknown method 'MDProp'; known: standard, at, advprop, mdprop, mdprop_unadv, mdprop_near$",
+        match=rf"^unknown method 'MDProp'; known: standard, at, advprop, .*, {list(METHODS)[-1]}$",
     ):
         get_method("MDProp")

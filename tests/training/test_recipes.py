@@ -75,7 +75,7 @@ CASES = {
         HALVES,
         [0, 1],
     ),
-    "at with the nearest": Case([{"goal": "nearest_other", "branch": "clean"}], [range(12)], [0]),
+    "at_near": Case([{"goal": "nearest_other", "branch": "clean"}], [range(12)], [0]),
     "at with a pull": Case([{"goal": "single_target", "branch": "clean", "pull": 1}], [range(12)], [0]),
     "round the batch": Case(
         [
@@ -88,8 +88,8 @@ CASES = {
 }
 
 
-def test_the_known_method_is_the_one_restated_here() -> None:
-    name = "mdprop_near"
+@pytest.mark.parametrize("name", ["at_near", "mdprop_near"])
+def test_the_known_methods_are_those_restated_here(name: str) -> None:
     assert METHODS[name] == make_method(name, *CASES[name].slices)
 
 
