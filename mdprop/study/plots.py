@@ -42,7 +42,7 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(6.6, 5.2), layout="constrained")
         axes = figure.subplots()
         for index, (curve, members) in enumerate(wanted.curves.items()):
             rows = rows_of(study, folder, members)
@@ -53,7 +53,7 @@ def plot(study: Study, folder: Path, name: str) -> tuple[str, str]:
         axes.set(xlabel="clean Recall@1 (%)", ylabel="attacked Recall@1 (%)", title=wanted.title)
         axes.grid(alpha=0.3)
         if words:
-            axes.legend(fontsize=8)
+            figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     described = (
@@ -91,9 +91,10 @@ def _draw(axes: Axes, curve: str, points: Sequence[_Point], index: int) -> None:
     )
     if len(points) == 1:
         return
-    for point, at_x, at_y in zip(points, x, y, strict=True):
+    for number, (point, at_x, at_y) in enumerate(zip(points, x, y, strict=True)):
+        place = (4, 4) if number else (4, -10)  # the ends of a short curve keep apart
         axes.annotate(
-            point.label, (at_x, at_y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=colour
+            point.label, (at_x, at_y), xytext=place, textcoords="offset points", fontsize=7, color=colour
         )
 
 
