@@ -27,12 +27,20 @@ def table(study: Study, folder: Path, name: str) -> str:
 
     A cell has the value with its interval of 95 %, and below it how the row differs from the table's
     reference, with the interval of that difference or ratio; `*` marks one that leaves out no difference.
+    Where rows have different seeds, the last column counts them.
     """
     wanted, rows = study.tables[name], _rows(study, folder, name)
-    lines = ["| | " + " | ".join(wanted.columns) + " |", "| --- |" + " --- |" * len(wanted.columns)]
-    for label, row in _cells(wanted, rows).items():
-        shown = ["<br>".join(filter(None, cell)) for cell in row.values()]
-        lines.append(f"| {label} | " + " | ".join(shown) + " |")
+    found = {
+        label: {title: "<br>".join(filter(None, cell)) for title, cell in row.items()}
+        for label, row in _cells(wanted, rows).items()
+    }
+    titles = list(wanted.columns)
+    if _differ_in_seeds(list(rows.values())):
+        titles.append("seeds")
+        for label, row in rows.items():
+            found[label]["seeds"] = str(len(row.runs))
+    lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(titles)]
+    lines += [f"| {label} | " + " | ".join(cells.values()) + " |" for label, cells in found.items()]
     return "\n".join(lines) + "\n\n" + origin(list(rows.values()), folder) + "\n"
 
 
@@ -115,7 +123,12 @@ def origin(rows: Sequence[Row], folder: Path) -> str:
         return ", ".join(sorted({description["provenance"][key] for description in known}))
 
     processors = ", ".join(sorted({description["processor"] for description in known}))
+    all_of_them = ", not all in every row" if _differ_in_seeds(rows) else ""
     return (
-        f"Seed{'s' if len(seeds) > 1 else ''} {named}; {commands}; "
+        f"Seed{'s' if len(seeds) > 1 else ''} {named}{all_of_them}; {commands}; "
         f"commit {of('commit')}; one thread of {processors}, torch {of('torch')}."
     )
+
+
+def _differ_in_seeds(rows: Sequence[Row]) -> bool:
+    return len({tuple(run.seed for run in row.runs) for row in rows}) > 1
