@@ -192,6 +192,15 @@ def test_where_the_numbers_are_from(folder: Path, study: Study) -> None:
     )
 
 
+def test_seeds_are_counted_where_rows_have_different_ones(folder: Path, study: Study) -> None:
+    assert "| seeds |" not in table(study, folder, "claims")
+    (folder / "results" / "a" / "mdprop" / "2" / "run.json").unlink()
+    titles, _, plain, ours, multi, _, source, *_ = table(study, folder, "claims").split("\n")
+    assert titles.endswith("| density | seeds |")
+    assert [line.rsplit("| ", 1)[1] for line in (plain, ours, multi)] == ["3 |", "2 |", "2 |"]
+    assert source.startswith("Seeds 0, 1, 2, not all in every row; ")
+
+
 def test_a_row_for_each_point_of_a_grid(folder: Path, study: Study) -> None:
     lines = table(study, folder, "sweep").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| T: targets 1", "| T: targets 5"]
