@@ -29,24 +29,22 @@ def table(study: Study, folder: Path, name: str) -> str:
     reference, with the interval of that difference or ratio; `*` marks one that leaves out no difference.
     Where rows have different seeds, the last column counts them.
     """
-    wanted, rows = study.tables[name], _rows(study, folder, name)
-    found = {
-        label: {title: "<br>".join(filter(None, cell)) for title, cell in row.items()}
-        for label, row in _cells(wanted, rows).items()
-    }
-    titles = list(wanted.columns)
-    if _differ_in_seeds(list(rows.values())):
-        titles.append("seeds")
-        for label, row in rows.items():
-            found[label]["seeds"] = str(len(row.runs))
+    wanted = study.tables[name]
+    rows = rows_of(study, folder, wanted.rows)
+    counted = _differ_in_seeds(list(rows.values()))
+    titles = [*wanted.columns, *(["seeds"] if counted else [])]
     lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(titles)]
-    lines += [f"| {label} | " + " | ".join(cells.values()) + " |" for label, cells in found.items()]
+    for label, row in _cells(wanted, rows).items():
+        shown = ["<br>".join(filter(None, cell)) for cell in row.values()]
+        shown += [str(len(rows[label].runs))] if counted else []
+        lines.append(f"| {label} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n\n" + origin(list(rows.values()), folder) + "\n"
 
 
 def cells(study: Study, folder: Path, name: str) -> dict[str, dict[str, Cell]]:
     """The cells of one of the study's tables: row -> column -> cell."""
-    return _cells(study.tables[name], _rows(study, folder, name))
+    wanted = study.tables[name]
+    return _cells(wanted, rows_of(study, folder, wanted.rows))
 
 
 def _cells(wanted: Table, rows: Mapping[str, Row]) -> dict[str, dict[str, Cell]]:
@@ -67,10 +65,6 @@ def _cells(wanted: Table, rows: Mapping[str, Row]) -> dict[str, dict[str, Cell]]
                 cell = _recall_cell(intervals[label].get(column), compared, wanted, column)
             found[label][title] = cell
     return found
-
-
-def _rows(study: Study, folder: Path, name: str) -> dict[str, Row]:
-    return rows_of(study, folder, study.tables[name].rows)
 
 
 def _recall_cell(value: Interval | None, compared: Comparison | None, table: Table, input_set: str) -> Cell:
@@ -123,9 +117,9 @@ def origin(rows: Sequence[Row], folder: Path) -> str:
         return ", ".join(sorted({description["provenance"][key] for description in known}))
 
     processors = ", ".join(sorted({description["processor"] for description in known}))
-    all_of_them = ", not all in every row" if _differ_in_seeds(rows) else ""
+    differing = ", not all in every row" if _differ_in_seeds(rows) else ""
     return (
-        f"Seed{'s' if len(seeds) > 1 else ''} {named}{all_of_them}; {commands}; "
+        f"Seed{'s' if len(seeds) > 1 else ''} {named}{differing}; {commands}; "
         f"commit {of('commit')}; one thread of {processors}, torch {of('torch')}."
     )
 
